@@ -1,0 +1,1 @@
+"""System calls without policy: sockets, TUN devices, addresses and routes, captures, drivers."""

@@ -1,0 +1,57 @@
+"""The types that the pure half (``punch``, ``rendezvous``, ``secure``) and the impure half (``io``, ``lab``) share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address
+
+
+class Form(StrEnum):
+    """How a PPP frame is put into GRE on a punched path (the order of preference)."""
+
+    V1 = "v1-0/0"  # enhanced GRE (RFC 2637 section 4.1), Call ID 0 in both directions
+    V0 = "v0"  # plain GRE (RFC 2784) with protocol type 0x880B
+
+
+@dataclass(frozen=True, slots=True)
+class GreFrame:
+    """A PPP frame that arrived over GRE: whose, in which form, and with which TTL it arrived (0: not known)."""
+
+    source: IPv4Address
+    form: Form
+    ppp: memoryview | bytes
+    ttl: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GreSend:
+    """A PPP frame to send over GRE. ``ttl`` None is the system's default."""
+
+    destination: IPv4Address
+    form: Form
+    ppp: bytes
+    ttl: int | None = None
+
+
+class PathNewsKind(StrEnum):
+    """What the network said about a packet of ours (ICMP), as news and never as a fault."""
+
+    TIME_EXCEEDED = "time_exceeded"
+    UNREACHABLE = "unreachable"  # host, network or administratively
+    PROTOCOL_UNREACHABLE = "protocol_unreachable"
+    TOO_BIG = "too_big"
+
+
+@dataclass(frozen=True, slots=True)
+class PathNews:
+    """An ICMP error about a GRE packet of ours: who said it, about which destination and, where it can be told, form.
+
+    ``mtu`` is the next-hop MTU of a fragmentation-needed message, else 0.
+    """
+
+    kind: PathNewsKind
+    reporter: IPv4Address | None
+    destination: IPv4Address
+    form: Form | None = None
+    mtu: int = 0

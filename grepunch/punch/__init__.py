@@ -1,0 +1,1 @@
+"""Getting GRE through NATs: candidates, plans, probes, paths."""

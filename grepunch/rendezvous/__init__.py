@@ -1,0 +1,1 @@
+"""Meeting: mailboxes on a small server that both peers can reach."""

@@ -1,0 +1,1 @@
+"""Ciphers and windows of the data path."""

@@ -1,0 +1,1 @@
+"""Codecs: bytes to frozen values and back, strict and total."""
