@@ -1,0 +1,218 @@
+"""What travels in the reliable stream: PPTP's control messages unchanged, and grepunch's own beside them.
+
+The first octet is the kind. All integers are big-endian. A parse is strict and total: every malformation is a
+:class:`WireError`. Times are microseconds on the rendezvous server's monotonic clock.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from ipaddress import IPv4Address
+from typing import Any
+
+from grepunch.ports import Form
+from pptp.errors import WireCause, WireError
+
+# ours: more addresses than a host with many interfaces would usefully offer
+MAX_CANDIDATES = 16
+INSTANCE_SIZE = 8
+
+_FORM_BIT = {Form.V1: 1, Form.V0: 2}
+
+_CANDIDATES = struct.Struct("!BII4sBB")  # kind, round, round-trip time in us, external address, forms, count
+_CANDIDATE = struct.Struct("!4sB")  # address, prefix length
+_PLAN = struct.Struct("!BI8sQ")  # kind, round, server instance, start in us
+_PLAN_REPLY = struct.Struct("!BIB")  # kind, round, accepted
+_OPEN = struct.Struct("!BIB")  # kind, round, confirmed
+_REPORT = struct.Struct("!BIB")  # kind, round, count
+_REPORT_ROW = struct.Struct("!BHHHB")  # form, lead sent, sent, heard, evidence bits
+
+
+class MessageKind(IntEnum):
+    """The first octet of every message of the stream."""
+
+    PPTP = 1
+    CANDIDATES = 2
+    PLAN = 3
+    PLAN_REPLY = 4
+    OPEN = 5
+    REPORT = 6
+
+
+@dataclass(frozen=True, slots=True)
+class PptpMessage:
+    """A control message of RFC 2637 section 2, byte for byte."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Where the sender can be reached in this round of punching, and how far the rendezvous is from it."""
+
+    round: int
+    rtt: float  # seconds to the rendezvous server and back
+    external: IPv4Address  # as the rendezvous saw it; 0.0.0.0 where it saw none
+    forms: frozenset[Form]
+    local: tuple[tuple[IPv4Address, int], ...]  # address and prefix length of each interface
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The proposal of the lower key: when both start, on the clock of one server instance (seconds)."""
+
+    round: int
+    server_instance: bytes
+    start: float
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReply:
+    """Whether the sender starts then, too."""
+
+    round: int
+    accepted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """The sender's NAT is open for the peer; ``confirmed`` where a router beyond it said so."""
+
+    round: int
+    confirmed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRow:
+    """What one form has seen in a window."""
+
+    form: Form
+    lead_sent: int
+    sent: int
+    heard: int
+    passed_own_nat: bool  # a Time-Exceeded came from beyond it
+    unreachable: bool  # an ICMP unreachable came
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the sender has seen in a window that proved no path: tells in which direction packets died."""
+
+    round: int
+    rows: tuple[ReportRow, ...]
+
+
+SignallingMessage = PptpMessage | Candidates | Plan | PlanReply | Open | Report
+
+
+def build(message: SignallingMessage) -> bytes:
+    """The octets of a message."""
+    match message:
+        case PptpMessage(data):
+            return bytes([MessageKind.PPTP]) + data
+        case Candidates():
+            bits = sum(_FORM_BIT[form] for form in message.forms)
+            head = _CANDIDATES.pack(
+                MessageKind.CANDIDATES,
+                message.round,
+                round(message.rtt * 1e6),
+                message.external.packed,
+                bits,
+                len(message.local),
+            )
+            return head + b"".join(_CANDIDATE.pack(address.packed, length) for address, length in message.local)
+        case Plan():
+            return _PLAN.pack(MessageKind.PLAN, message.round, message.server_instance, round(message.start * 1e6))
+        case PlanReply():
+            return _PLAN_REPLY.pack(MessageKind.PLAN_REPLY, message.round, message.accepted)
+        case Open():
+            return _OPEN.pack(MessageKind.OPEN, message.round, message.confirmed)
+        case Report():
+            rows = b"".join(_build_row(row) for row in message.rows)
+            return _REPORT.pack(MessageKind.REPORT, message.round, len(message.rows)) + rows
+
+
+def parse(data: bytes) -> SignallingMessage:
+    """The message in ``data``; raises :class:`WireError`."""
+    if not data:
+        raise WireError("signalling message", WireCause.TRUNCATED, "empty")
+    try:
+        kind = MessageKind(data[0])
+    except ValueError:
+        raise WireError("signalling message", WireCause.BAD_TYPE, f"kind {data[0]}") from None
+    match kind:
+        case MessageKind.PPTP:
+            return PptpMessage(data[1:])
+        case MessageKind.CANDIDATES:
+            return _parse_candidates(data)
+        case MessageKind.PLAN:
+            _, number, instance, start = _exact(_PLAN, data, kind)
+            return Plan(number, instance, start / 1e6)
+        case MessageKind.PLAN_REPLY:
+            _, number, accepted = _exact(_PLAN_REPLY, data, kind)
+            return PlanReply(number, _flag(accepted, kind))
+        case MessageKind.OPEN:
+            _, number, confirmed = _exact(_OPEN, data, kind)
+            return Open(number, _flag(confirmed, kind))
+        case MessageKind.REPORT:
+            return _parse_report(data)
+
+
+def _exact(layout: struct.Struct, data: bytes, kind: MessageKind) -> tuple[Any, ...]:
+    if len(data) < layout.size:
+        raise WireError(kind.name.lower(), WireCause.TRUNCATED, f"{len(data)} of {layout.size} octets")
+    if len(data) > layout.size:
+        raise WireError(kind.name.lower(), WireCause.TRAILING, f"{len(data)} of {layout.size} octets")
+    return layout.unpack(data)
+
+
+def _flag(value: int, kind: MessageKind) -> bool:
+    if value not in (0, 1):
+        raise WireError(kind.name.lower(), WireCause.BAD_VALUE, f"flag {value}")
+    return bool(value)
+
+
+def _parse_candidates(data: bytes) -> Candidates:
+    if len(data) < _CANDIDATES.size:
+        raise WireError("candidates", WireCause.TRUNCATED, f"{len(data)} of {_CANDIDATES.size} octets")
+    _, number, rtt, external, bits, count = _CANDIDATES.unpack_from(data)
+    if count > MAX_CANDIDATES:
+        raise WireError("candidates", WireCause.OVERSIZE, f"{count} addresses")
+    forms = frozenset(form for form, bit in _FORM_BIT.items() if bits & bit)
+    if not forms or bits > sum(_FORM_BIT.values()):
+        raise WireError("candidates", WireCause.BAD_VALUE, f"forms {bits:#x}")
+    end = _CANDIDATES.size + count * _CANDIDATE.size
+    if len(data) != end:
+        cause = WireCause.TRUNCATED if len(data) < end else WireCause.TRAILING
+        raise WireError("candidates", cause, f"{len(data)} octets for {count} addresses")
+    local = []
+    for address, length in _CANDIDATE.iter_unpack(data[_CANDIDATES.size :]):
+        if length > 32:
+            raise WireError("candidates", WireCause.BAD_VALUE, f"prefix length {length}")
+        local.append((IPv4Address(address), length))
+    return Candidates(number, rtt / 1e6, IPv4Address(external), forms, tuple(local))
+
+
+def _build_row(row: ReportRow) -> bytes:
+    evidence = row.passed_own_nat | row.unreachable << 1
+    counts = (min(count, 0xFFFF) for count in (row.lead_sent, row.sent, row.heard))
+    return _REPORT_ROW.pack(_FORM_BIT[row.form], *counts, evidence)
+
+
+def _parse_report(data: bytes) -> Report:
+    if len(data) < _REPORT.size:
+        raise WireError("report", WireCause.TRUNCATED, f"{len(data)} of {_REPORT.size} octets")
+    _, number, count = _REPORT.unpack_from(data)
+    end = _REPORT.size + count * _REPORT_ROW.size
+    if len(data) != end:
+        cause = WireCause.TRUNCATED if len(data) < end else WireCause.TRAILING
+        raise WireError("report", cause, f"{len(data)} octets for {count} rows")
+    rows = []
+    for bit, lead_sent, sent, heard, evidence in _REPORT_ROW.iter_unpack(data[_REPORT.size :]):
+        form = next((form for form, value in _FORM_BIT.items() if value == bit), None)
+        if form is None or evidence > 3:
+            raise WireError("report", WireCause.BAD_VALUE, f"form {bit}, evidence {evidence}")
+        rows.append(ReportRow(form, lead_sent, sent, heard, bool(evidence & 1), bool(evidence & 2)))
+    return Report(number, tuple(rows))
