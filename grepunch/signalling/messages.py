@@ -27,7 +27,7 @@ _PLAN = struct.Struct("!BI8sQ")  # kind, round, server instance, start in us
 _PLAN_REPLY = struct.Struct("!BIB")  # kind, round, accepted
 _OPEN = struct.Struct("!BIB")  # kind, round, confirmed
 _REPORT = struct.Struct("!BIB")  # kind, round, count
-_REPORT_ROW = struct.Struct("!BHHHB")  # form, lead sent, sent, heard, evidence bits
+_REPORT_ROW = struct.Struct("!BHHHHB")  # form, lead sent, sent, heard, heard by peer, evidence bits
 
 
 class MessageKind(IntEnum):
@@ -86,14 +86,17 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class ReportRow:
-    """What one form has seen in a window."""
+    """What one form has seen in a window, over all addresses; counts are packets and saturate at 65535."""
 
     form: Form
     lead_sent: int
     sent: int
     heard: int
-    passed_own_nat: bool  # a Time-Exceeded came from beyond it
-    unreachable: bool  # an ICMP unreachable came
+    heard_by_peer: int
+    proven: bool
+    left_own_side: bool  # a Time-Exceeded came from beyond the sender's NAT
+    refused_by_own_side: bool
+    refused_by_peer_side: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +199,9 @@ def _parse_candidates(data: bytes) -> Candidates:
 
 
 def _build_row(row: ReportRow) -> bytes:
-    evidence = row.passed_own_nat | row.unreachable << 1
-    counts = (min(count, 0xFFFF) for count in (row.lead_sent, row.sent, row.heard))
+    flags = (row.proven, row.left_own_side, row.refused_by_own_side, row.refused_by_peer_side)
+    evidence = sum(flag << bit for bit, flag in enumerate(flags))
+    counts = (min(count, 0xFFFF) for count in (row.lead_sent, row.sent, row.heard, row.heard_by_peer))
     return _REPORT_ROW.pack(_FORM_BIT[row.form], *counts, evidence)
 
 
@@ -210,9 +214,10 @@ def _parse_report(data: bytes) -> Report:
         cause = WireCause.TRUNCATED if len(data) < end else WireCause.TRAILING
         raise WireError("report", cause, f"{len(data)} octets for {count} rows")
     rows = []
-    for bit, lead_sent, sent, heard, evidence in _REPORT_ROW.iter_unpack(data[_REPORT.size :]):
+    for bit, *counts, evidence in _REPORT_ROW.iter_unpack(data[_REPORT.size :]):
         form = next((form for form, value in _FORM_BIT.items() if value == bit), None)
-        if form is None or evidence > 3:
+        if form is None or evidence > 15:
             raise WireError("report", WireCause.BAD_VALUE, f"form {bit}, evidence {evidence}")
-        rows.append(ReportRow(form, lead_sent, sent, heard, bool(evidence & 1), bool(evidence & 2)))
+        flags = (bool(evidence >> shift & 1) for shift in range(4))
+        rows.append(ReportRow(form, *counts, *flags))
     return Report(number, tuple(rows))

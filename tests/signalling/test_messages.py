@@ -46,9 +46,9 @@ MESSAGES = st.one_of(
     st.builds(
         Report,
         U32,
-        st.lists(
-            st.builds(ReportRow, st.sampled_from(Form), U16, U16, U16, st.booleans(), st.booleans()), max_size=4
-        ).map(tuple),
+        st.lists(st.builds(ReportRow, st.sampled_from(Form), U16, U16, U16, U16, *[st.booleans()] * 4), max_size=4).map(
+            tuple
+        ),
     ),
 )
 
@@ -57,7 +57,13 @@ EXAMPLES: list[SignallingMessage] = [
     Plan(7, b"instance", 12.5),
     PlanReply(7, True),
     Open(7, False),
-    Report(7, (ReportRow(Form.V1, 8, 32, 0, True, False), ReportRow(Form.V0, 8, 32, 1, False, True))),
+    Report(
+        7,
+        (
+            ReportRow(Form.V1, 8, 32, 0, 0, False, True, False, False),
+            ReportRow(Form.V0, 8, 32, 1, 2, True, False, True, True),
+        ),
+    ),
 ]
 
 
@@ -97,9 +103,9 @@ def test_values_outside_their_domain_are_refused(data: bytes, cause: WireCause) 
 
 
 def test_counters_saturate_instead_of_wrapping() -> None:
-    row = ReportRow(Form.V1, 70000, 65536, 1, False, False)
+    row = ReportRow(Form.V1, 70000, 65536, 1, 0, False, False, False, False)
     parsed = parse(build(Report(1, (row,))))
-    assert parsed == Report(1, (ReportRow(Form.V1, 65535, 65535, 1, False, False),))
+    assert parsed == Report(1, (ReportRow(Form.V1, 65535, 65535, 1, 0, False, False, False, False),))
 
 
 def test_mutations_never_escape_as_another_exception() -> None:
