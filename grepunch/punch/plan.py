@@ -1,0 +1,177 @@
+"""The punch plan: when to start, what to send when, how much at most, and which proven path to take.
+
+Everything here is arithmetic. A NAT that accepts strays on its own input makes a local flow of a probe that comes
+too early, with the very tuple its own host needs, and drops that host's probes for as long as the strays keep
+coming. So both sides start together and lead with packets whose TTL ends between the two NATs: these open the
+sender's NAT and never reach the other. Only then follow probes of full TTL.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from typing import Self
+
+from grepunch.ports import Form
+
+# ours, because the proposal and its acknowledgement need one round trip each way through the rendezvous, and
+# 300 ms is what two event loops and one lost packet's retransmission cost
+START_ROUND_TRIPS = 2
+START_MARGIN = 0.3
+START_LIMIT = 5.0  # ours, because a start further away is a broken clock or an attempt to keep us busy
+
+# ours, because a first router answers within 100 ms, and NATs count a flow as new for seconds
+LEAD_INTERVAL = 0.2
+LEAD_PACKETS_SYNCHRONISED = 3  # enough when the other side surely starts within one interval
+LEAD_PACKETS = 8
+SURE_SKEW = 0.2
+
+# ours, because two forms then send (15 + 17) * 2 = 64 packets in 30 s: the budget exactly
+FULL_INTERVAL = 0.2
+FULL_FAST_PACKETS = 15  # 3 s
+FULL_SLOW_INTERVAL = 1.6
+WINDOW = 30.0
+
+# ours, because Linux keeps an unreplied GRE flow for 30 s, and some families for 60 s
+SILENCE = 35.0
+SILENCE_LONG_TIMERS = 65.0
+
+# ours, because nothing synchronises two sides without a rendezvous: every gap outlasts the 30 s (60 s) timer of a
+# poisoned NAT, and being random the gaps of two sides do not stay in step
+SPARSE_INTERVAL = 4.0
+BURST_GAPS = (40.0, 80.0)
+BURST_GAPS_LONG_TIMERS = (70.0, 140.0)
+
+# ours, because a rendezvous or a replayed probe must not make us a nuisance to a third party
+BUDGET_PACKETS = 64
+BUDGET_PERIOD = 30.0
+BUDGET_HOURLY_PACKETS = 256
+HOUR = 3600.0
+BUDGET_MAX_TARGETS = 64
+
+NOMINATION_WAIT = 0.06  # ours, because the preferred form is rarely more than a few ms behind the other
+
+
+def propose_start(server_now: float, own_rtt: float, peer_rtt: float) -> float:
+    """The common start T*, in seconds on the rendezvous' clock.
+
+    ``own_rtt`` and ``peer_rtt`` are each side's round trip to the rendezvous; the later side rules.
+    """
+    return server_now + START_ROUND_TRIPS * max(own_rtt, peer_rtt) + START_MARGIN
+
+
+def acceptable_start(start: float, server_now: float) -> bool:
+    """Whether a proposed start is near enough to be agreed to; one just missed still is."""
+    return abs(start - server_now) <= START_LIMIT
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How one attempt spends its time.
+
+    With a rendezvous there is one window, then ``silence``, then a new attempt at a new common start. Without
+    one, the window is followed by sparse TTL-limited packets, broken by bursts at random gaps, until stopped.
+    """
+
+    rendezvous: bool
+    lead_packets: int
+    silence: float
+    burst_gaps: tuple[float, float]
+
+    @classmethod
+    def with_rendezvous(cls, clock_error: float, *, long_timers: bool = False) -> Self:
+        """For a common start known to ``clock_error`` seconds (both sides' errors added)."""
+        lead = LEAD_PACKETS_SYNCHRONISED if clock_error < SURE_SKEW else LEAD_PACKETS
+        return cls(True, lead, *_timers(long_timers))
+
+    @classmethod
+    def alone(cls, *, long_timers: bool = False) -> Self:
+        """For two sides that only know each other's last address."""
+        return cls(False, LEAD_PACKETS, *_timers(long_timers))
+
+    def burst_gap(self, entropy: Callable[[int], bytes]) -> float:
+        """A random gap between two bursts."""
+        low, high = self.burst_gaps
+        return low + (high - low) * int.from_bytes(entropy(4), "big") / (1 << 32)
+
+
+def _timers(long_timers: bool) -> tuple[float, tuple[float, float]]:
+    return (SILENCE_LONG_TIMERS, BURST_GAPS_LONG_TIMERS) if long_timers else (SILENCE, BURST_GAPS)
+
+
+def full_interval(packets_sent: int) -> float:
+    """Seconds to the next packet of full TTL after the first ``packets_sent`` of a form."""
+    return FULL_INTERVAL if packets_sent < FULL_FAST_PACKETS else FULL_SLOW_INTERVAL
+
+
+@dataclass(slots=True)
+class _Spent:
+    times: deque[float] = field(default_factory=lambda: deque(maxlen=BUDGET_HOURLY_PACKETS))
+    proven_at: float | None = None
+
+
+class Budget:
+    """How many full-TTL packets each target still may get; one object per peer, outliving its attempts.
+
+    64 in any 30 s and 256 in any hour for each target; the hourly limit is lifted for an hour by a proof.
+
+    Deviation: the user's own configured address keeps the 30 s limit but not the hourly one. The budget is there
+    so that nobody on the network can aim us at a third party, and this address came from no network; with the
+    hourly limit a side without a rendezvous would fall silent after a few minutes and never meet a late peer.
+    """
+
+    __slots__ = ("_spent",)
+
+    def __init__(self) -> None:
+        self._spent: dict[IPv4Address, _Spent] = {}
+
+    def spend(self, target: IPv4Address, now: float, *, hourly: bool) -> bool:
+        """Take one packet for ``target``; False when it may not be sent. ``hourly`` is off for a configured one."""
+        spent = self._spent.get(target)
+        if spent is None:
+            if len(self._spent) >= BUDGET_MAX_TARGETS and not self._forget_idle(now):
+                return False
+            spent = self._spent[target] = _Spent()
+        times = spent.times
+        if len(times) >= BUDGET_PACKETS and now - times[-BUDGET_PACKETS] < BUDGET_PERIOD:
+            return False
+        proven = spent.proven_at is not None and now - spent.proven_at < HOUR
+        full = len(times) == BUDGET_HOURLY_PACKETS and now - times[0] < HOUR
+        if hourly and full and not proven:
+            return False
+        times.append(now)
+        return True
+
+    def prove(self, target: IPv4Address, now: float) -> None:
+        """The peer has answered from ``target``: it is no third party."""
+        spent = self._spent.get(target)
+        if spent is not None:
+            spent.proven_at = now
+
+    def _forget_idle(self, now: float) -> bool:
+        idle = [target for target, spent in self._spent.items() if not spent.times or now - spent.times[-1] >= HOUR]
+        for target in idle:
+            del self._spent[target]
+        return bool(idle)
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """Event: ``address`` answered in ``form`` what we sent to it in that form. ``rtt`` in seconds, if measured."""
+
+    address: IPv4Address
+    form: Form
+    rtt: float | None
+
+
+def nominate(proven: Sequence[Proven], waited: float) -> Proven | None:
+    """The path to take among those proven so far, ``waited`` seconds after the first proof; None: wait on.
+
+    The first that came in the preferred form (v1) wins at once; another only when v1 has had its 60 ms.
+    """
+    preferred = next((path for path in proven if path.form is Form.V1), None)
+    if preferred is not None or not proven or waited < NOMINATION_WAIT:
+        return preferred
+    return proven[0]
