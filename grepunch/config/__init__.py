@@ -1,0 +1,34 @@
+"""Profiles: TOML files, read once, validated as a whole, frozen.
+
+``load`` is the way in; ``read_keys`` fetches the secrets that a profile only refers to.
+"""
+
+from grepunch.config.faults import Fault, ProfileInvalid
+from grepunch.config.load import find, known_profiles, load
+from grepunch.config.profile import Identity, Interface, Peer, Profile, Punch, Rendezvous
+from grepunch.config.secrets import (
+    SecretCredential,
+    SecretFile,
+    SecretPrompt,
+    SecretReference,
+    SecretVariable,
+)
+
+__all__ = [
+    "Fault",
+    "Identity",
+    "Interface",
+    "Peer",
+    "Profile",
+    "ProfileInvalid",
+    "Punch",
+    "Rendezvous",
+    "SecretCredential",
+    "SecretFile",
+    "SecretPrompt",
+    "SecretReference",
+    "SecretVariable",
+    "find",
+    "known_profiles",
+    "load",
+]

@@ -1,0 +1,84 @@
+"""The keys a profile refers to, fetched and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from grepunch.config.faults import Fault, KeyPath, ProfileInvalid, dotted
+from grepunch.config.profile import Profile
+from grepunch.config.rules import decode_key
+from grepunch.config.secrets import SecretPrompt, SecretReference, SecretUnavailable, read_secret
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What a profile's references led to; printing it shows the public key alone."""
+
+    private_key: bytes = field(repr=False)
+    public_key: bytes
+    preshared_keys: Mapping[str, bytes] = field(repr=False)
+    """By peer name; a peer without one is absent."""
+
+
+def read_keys(profile: Profile) -> Keys:
+    """Fetch the private key and every pre-shared key; raises :class:`ProfileInvalid` with all that is wrong."""
+    collected = _collect(profile, prompts=True)
+    if collected.faults or collected.private_key is None or collected.public_key is None:
+        raise ProfileInvalid(tuple(sorted(collected.faults)))
+    return Keys(collected.private_key, collected.public_key, collected.preshared_keys)
+
+
+def check_keys(profile: Profile) -> tuple[Fault, ...]:
+    """What is wrong with the keys a profile refers to, as far as it can be told without asking for one."""
+    return tuple(sorted(_collect(profile, prompts=False).faults))
+
+
+@dataclass(slots=True)
+class _Collected:
+    """What could be fetched, and what is wrong with the rest."""
+
+    private_key: bytes | None = field(default=None, repr=False)
+    public_key: bytes | None = None
+    preshared_keys: dict[str, bytes] = field(default_factory=dict, repr=False)
+    faults: list[Fault] = field(default_factory=list)
+
+
+def _collect(profile: Profile, *, prompts: bool) -> _Collected:
+    """Fetch every key; references that would ask for one are left out unless ``prompts``."""
+    # Delayed, because importing a cipher library is a good part of the start-up and only this needs it.
+    from grepunch.secure.identity import public_key
+
+    got = _Collected()
+    where: KeyPath = ("identity", "private_key")
+    got.private_key = _fetch(profile, profile.identity.private_key, where, got.faults, prompts=prompts)
+    got.public_key = public_key(got.private_key) if got.private_key is not None else None
+    for index, peer in enumerate(profile.peers):
+        if peer.public_key == got.public_key:
+            fault = "our own key: here stands the public key of the peer"
+            got.faults.append(profile.source.fault(("peer", index, "public_key"), fault))
+        if peer.preshared_key is not None:
+            where = ("peer", index, "preshared_key")
+            key = _fetch(profile, peer.preshared_key, where, got.faults, prompts=prompts)
+            if key is not None:
+                got.preshared_keys[peer.name] = key
+    return got
+
+
+def _fetch(
+    profile: Profile, reference: SecretReference, where: KeyPath, faults: list[Fault], *, prompts: bool
+) -> bytes | None:
+    """The 32 octets of one key; None with a fault noted, or where it would have to be asked for."""
+    if isinstance(reference, SecretPrompt) and not prompts:
+        return None
+    base = profile.source.path.parent if profile.source.path else Path()
+    try:
+        secret = read_secret(reference, base=base, label=f"{profile.name}: {dotted(where)}")
+    except SecretUnavailable as error:
+        faults.append(profile.source.fault(where, str(error)))
+        return None
+    key = decode_key(secret.decode("utf-8", "replace"))
+    if key is None:
+        faults.append(profile.source.fault(where, "what it leads to is no key (32 octets in base64, on one line)"))
+    return key

@@ -1,0 +1,274 @@
+"""What happens while an endpoint runs, as events, and three ways to show them.
+
+The endpoint says everything to one :class:`Reporter`. A terminal gets one live line while it punches, a pipe one line
+for each change of state, a program (``--json``) one JSON object a line. Data goes to standard output, talk to standard
+error; what a peer said is escaped here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Interface
+from typing import Protocol, TextIO
+
+from grepunch import jsonvalue
+from grepunch.ports import Form
+from grepunch.status import Stage
+from grepunch.text import duration, printable
+from grepunch.verdict import SCHEMA, Verdict, VerdictKind
+
+
+class Level(StrEnum):
+    """How much a notice matters."""
+
+    INFO = "info"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged:
+    """An endpoint, or one peer of it, entered a stage."""
+
+    stage: Stage
+    peer: str | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FormCount:
+    """Packets of one encapsulation during a punch."""
+
+    form: Form
+    sent: int
+    heard: int
+
+
+@dataclass(frozen=True, slots=True)
+class PunchProgress:
+    """A punch under way, a few times a second. Times in seconds."""
+
+    peer: str
+    elapsed: float
+    forms: tuple[FormCount, ...]
+    next_step: str
+    next_in: float | None = None
+    own_address: IPv4Address | None = None
+    peer_address: IPv4Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PeerUp:
+    """The tunnel to a peer carries packets; ``elapsed`` seconds after both were present."""
+
+    peer: str
+    path: IPv4Address
+    form: Form
+    elapsed: float
+    mtu: int
+    address: IPv4Address | None = None
+    own_address: IPv4Interface | IPv4Address | None = None
+    rtt: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDown:
+    """The tunnel to a peer ended: a word of :class:`pptp.errors.TerminationCause` and a sentence."""
+
+    peer: str
+    cause: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Anything else worth a line."""
+
+    text: str
+    level: Level = Level.INFO
+    peer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One line of what a dry run would do."""
+
+    text: str
+
+
+Event = StateChanged | PunchProgress | PeerUp | PeerDown | Notice | Planned
+
+
+class Reporter(Protocol):
+    """Where events go."""
+
+    def report(self, event: Event) -> None:
+        """Show one event."""
+
+    def finish(self, verdict: Verdict) -> None:
+        """Show how it ended: the last call."""
+
+
+class Color(StrEnum):
+    """``--color``."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+def make_reporter(
+    *, json: bool, color: Color, stdout: TextIO, stderr: TextIO, environment: Mapping[str, str]
+) -> Reporter:
+    """The reporter that fits: NDJSON where asked for, else for a terminal or a pipe."""
+    if json:
+        return JsonReporter(stdout)
+    terminal = stderr.isatty() and environment.get("TERM") != "dumb"
+    paint = Paint(color is Color.ALWAYS or (color is Color.AUTO and terminal and not environment.get("NO_COLOR")))
+    return LiveReporter(stdout, stderr, paint) if terminal else LineReporter(stdout, stderr, paint)
+
+
+class JsonReporter:
+    """One JSON object a line on standard output; the last one is the verdict."""
+
+    def __init__(self, stdout: TextIO) -> None:
+        self._stdout = stdout
+
+    def report(self, event: Event) -> None:
+        """Show one event."""
+        self._write({"schema": SCHEMA, "event": _event_name(event), **jsonvalue.record(event)})
+
+    def finish(self, verdict: Verdict) -> None:
+        """Show how it ended."""
+        self._write(verdict.as_json())
+
+    def _write(self, value: Mapping[str, object]) -> None:
+        print(jsonvalue.line(value), file=self._stdout, flush=True)
+
+
+class LineReporter:
+    """One line for each change of state."""
+
+    def __init__(self, stdout: TextIO, stderr: TextIO, paint: Paint) -> None:
+        self._stdout = stdout
+        self._stderr = stderr
+        self._paint = paint
+
+    def report(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, Planned):
+            print(printable(event.text), file=self._stdout, flush=True)
+        elif not isinstance(event, PunchProgress):
+            self._say(self._paint.event(event))
+
+    def finish(self, verdict: Verdict) -> None:
+        """Show how it ended; success that needs no word gets none."""
+        if verdict.kind is VerdictKind.UP and not verdict.detail:
+            return
+        for number, text in enumerate(verdict.lines()):
+            shown = printable(text, limit=1000)
+            self._say(self._paint.verdict(verdict, shown) if number == 0 else shown)
+
+    def _say(self, text: str) -> None:
+        print(text, file=self._stderr, flush=True)
+
+
+class LiveReporter:
+    """The same lines on a terminal, and below them one that lives while a punch is under way."""
+
+    def __init__(self, stdout: TextIO, stderr: TextIO, paint: Paint) -> None:
+        self._stderr = stderr
+        self._paint = paint
+        self._lines = LineReporter(stdout, stderr, paint)
+        self._live = False
+
+    def report(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, PunchProgress):
+            width = shutil.get_terminal_size().columns
+            self._stderr.write("\r\x1b[K" + printable(describe_punch(event), limit=max(width - 1, 20)))
+            self._stderr.flush()
+            self._live = True
+        else:
+            self._erase()
+            self._lines.report(event)
+
+    def finish(self, verdict: Verdict) -> None:
+        """Show how it ended."""
+        self._erase()
+        self._lines.finish(verdict)
+
+    def _erase(self) -> None:
+        if self._live:
+            self._stderr.write("\r\x1b[K")
+            self._live = False
+
+
+@dataclass(frozen=True, slots=True)
+class Paint:
+    """Colour beside words and never instead of them."""
+
+    enabled: bool
+
+    def event(self, event: Event) -> str:
+        """The line of an event."""
+        match event:
+            case PeerUp():
+                return self._in("32", describe(event))
+            case PeerDown() | Notice(level=Level.WARNING):
+                return self._in("33", describe(event))
+            case _:
+                return describe(event)
+
+    def verdict(self, verdict: Verdict, text: str) -> str:
+        """The first line of a verdict."""
+        return self._in("32" if verdict.ok else "31", text)
+
+    def _in(self, code: str, text: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self.enabled else text
+
+
+def describe(event: Event) -> str:
+    """An event in one line, harmless to print."""
+    match event:
+        case StateChanged(stage, peer, detail):
+            text = _of(peer) + stage + (f": {detail}" if detail else "")
+        case PeerUp():
+            text = _describe_up(event)
+        case PeerDown(peer, cause, detail):
+            text = f"{peer}: down: {cause}" + (f": {detail}" if detail else "")
+        case Notice(text, level, peer):
+            text = _of(peer) + (f"warning: {text}" if level is Level.WARNING else text)
+        case PunchProgress():
+            text = describe_punch(event)
+        case Planned(text):
+            pass
+    return printable(text, limit=500)
+
+
+def _describe_up(up: PeerUp) -> str:
+    parts = [f"{up.peer}: up after {duration(up.elapsed)}: {up.path} over GRE {up.form}, mtu {up.mtu}"]
+    if up.rtt is not None:
+        parts.append(f"rtt {up.rtt * 1000:.1f} ms")
+    if up.address is not None:
+        parts.append(f"inside {up.own_address} to {up.address}" if up.own_address else f"inside {up.address}")
+    return ", ".join(parts)
+
+
+def describe_punch(event: PunchProgress) -> str:
+    """The live line: elapsed, both external addresses, sent/heard per form, what comes next."""
+    counts = "  ".join(f"{count.form} {count.sent}/{count.heard}" for count in event.forms)
+    own, peer = event.own_address or "?", event.peer_address or "?"
+    then = event.next_step + (f" in {duration(event.next_in)}" if event.next_in is not None else "")
+    return f"{event.peer}: punching {duration(event.elapsed)}  {own} <-> {peer}  sent/heard {counts}  next: {then}"
+
+
+def _of(peer: str | None) -> str:
+    return f"{peer}: " if peer else ""
+
+
+def _event_name(event: Event) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
