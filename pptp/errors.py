@@ -57,6 +57,7 @@ class Drop(StrEnum):
     REPLAYED = "replayed"
     TOO_OLD = "too_old"  # behind the replay window, or a late packet that can no longer be ordered
     BAD_TAG = "bad_tag"  # authentication failed
+    BAD_KEY = "bad_key"  # a public key that no honest peer sends (low order, not an ML-KEM key)
     EXPIRED_KEY = "expired_key"
     WRONG_PHASE = "wrong_phase"  # valid, but the link is not in a phase that takes it
     NOT_ALLOWED = "not_allowed"  # inner source address outside the peer's allowed prefixes
@@ -65,6 +66,15 @@ class Drop(StrEnum):
     TOO_BIG = "too_big"
     QUEUE_FULL = "queue_full"
     RATE_LIMITED = "rate_limited"
+
+
+class DropError(Exception):
+    """A packet that has to be dropped, silently towards its sender; whoever catches it counts ``cause``."""
+
+    def __init__(self, cause: Drop, detail: str = "") -> None:
+        super().__init__(f"{cause} ({detail})" if detail else str(cause))
+        self.cause = cause
+        self.detail = detail
 
 
 class TerminationCause(StrEnum):

@@ -1,0 +1,104 @@
+"""The data path of a sealed link: one key each way, compiled from a finished handshake.
+
+Nothing is left to decide here: the handshake chose suite, keys and indices and says which key sends. This is the
+code that runs for every packet, so state sits in slots, headers are precompiled, and there is one AEAD call.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from pptp.crypto.aead import AeadKey, Suite
+from pptp.crypto.replay import ReplayWindow
+from pptp.errors import Drop, DropError
+from pptp.wire.sealed import (
+    EMPTY_PROTOCOL,
+    ENCRYPTED_PROTOCOL,
+    INNER_HEADER,
+    KNOWN_FLAGS,
+    SEALED_HEADER,
+    SMALLEST_FRAME,
+)
+
+_OUTER_SIZE = SEALED_HEADER.size
+_INNER_SIZE = INNER_HEADER.size
+_pack_outer = SEALED_HEADER.pack
+_unpack_outer = SEALED_HEADER.unpack_from
+_pack_inner = INNER_HEADER.pack
+_unpack_inner = INNER_HEADER.unpack_from
+
+
+class SealedPair:
+    """The two traffic keys of one handshake. Created by the key exchange, which also says when it dies.
+
+    ``local_index`` is what the peer puts into frames for us, ``remote_index`` what we put into frames for it.
+    """
+
+    __slots__ = ("_drops", "_receive_key", "_send_key", "_window", "local_index", "opened_frames", "remote_index",
+                 "sent_frames", "suite")  # fmt: skip
+
+    def __init__(self, local_index: int, remote_index: int, suite: Suite, send_key: bytes, receive_key: bytes) -> None:
+        self.local_index = local_index
+        self.remote_index = remote_index
+        self.suite = suite
+        self.sent_frames = 0  # also the next counter
+        self.opened_frames = 0
+        self._send_key = AeadKey(suite, send_key)
+        self._receive_key = AeadKey(suite, receive_key)
+        self._window = ReplayWindow()
+        self._drops: Counter[Drop] = Counter()
+
+    @property
+    def highest_received(self) -> int:
+        """The highest counter verified so far, -1 before any."""
+        return self._window.highest
+
+    @property
+    def drops(self) -> Mapping[Drop, int]:
+        """How many frames were dropped, by cause."""
+        return self._drops
+
+    def seal(self, protocol: int, data: bytes, flags: int = 0) -> bytes:
+        """The PPP frame ``00 53 ...`` that carries ``data`` of a PPP protocol."""
+        counter = self.sent_frames
+        self.sent_frames = counter + 1
+        header = _pack_outer(ENCRYPTED_PROTOCOL, self.remote_index, counter)
+        return header + self._send_key.seal(counter, header, _pack_inner(flags, protocol) + data)
+
+    def seal_empty(self) -> bytes:
+        """An empty sealed frame: a keepalive, or the confirmation of new keys."""
+        return self.seal(EMPTY_PROTOCOL, b"")
+
+    def open(self, frame: bytes | memoryview) -> tuple[int, bytes, int]:
+        """PPP protocol, data and flags of a sealed frame; raises :class:`DropError`, having counted the cause.
+
+        The caller found this pair by the frame's receiver index. Protocol 0 without data is an empty frame.
+        """
+        if len(frame) < SMALLEST_FRAME:
+            raise self._dropped(Drop.MALFORMED)
+        protocol, index, counter = _unpack_outer(frame)
+        if protocol != ENCRYPTED_PROTOCOL:
+            raise self._dropped(Drop.MALFORMED)
+        if index != self.local_index:
+            raise self._dropped(Drop.UNKNOWN_SESSION)
+        window = self._window
+        if counter <= window.highest:
+            cause = window.test(counter)
+            if cause is not None:
+                raise self._dropped(cause)
+        try:
+            plaintext = self._receive_key.open(counter, frame[:_OUTER_SIZE], frame[_OUTER_SIZE:])
+        except DropError:
+            self._drops[Drop.BAD_TAG] += 1
+            raise
+        window.advance(counter)
+        self.opened_frames += 1
+        flags, protocol = _unpack_inner(plaintext)
+        if flags & ~KNOWN_FLAGS:
+            raise self._dropped(Drop.MALFORMED)
+        return protocol, plaintext[_INNER_SIZE:], flags
+
+    def _dropped(self, cause: Drop) -> DropError:
+        self._drops[cause] += 1
+        return DropError(cause)
