@@ -58,7 +58,9 @@ OUTCOMES: Mapping[VerdictKind, Outcome] = MappingProxyType(
             1, "This is a fault of the program itself.", "Please report it, with the lines above and what you did."
         ),
         VerdictKind.USAGE: Outcome(
-            2, "The command line was not understood.", "See `grepunch-pptp --help` or `grepunch-pptp COMMAND --help`."
+            2,
+            "The command line cannot be used as it stands.",
+            "See `grepunch-pptp --help` or `grepunch-pptp COMMAND --help`.",
         ),
         VerdictKind.PROFILE_INVALID: Outcome(
             3,
@@ -74,7 +76,9 @@ OUTCOMES: Mapping[VerdictKind, Outcome] = MappingProxyType(
             5, "This host lacks something that is needed.", "Provide what is named above, then start again."
         ),
         VerdictKind.ALREADY_RUNNING: Outcome(
-            6, "This profile is already running.", "See `grepunch-pptp status`; end the other one first."
+            6,
+            "It is running already, or what it needs is busy.",
+            "See `grepunch-pptp status`; end the other one first.",
         ),
         VerdictKind.RENDEZVOUS_UNREACHABLE: Outcome(
             10,

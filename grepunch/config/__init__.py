@@ -4,7 +4,8 @@
 """
 
 from grepunch.config.faults import Fault, ProfileInvalid
-from grepunch.config.load import find, known_profiles, load
+from grepunch.config.keys import Keys, check_keys, read_keys
+from grepunch.config.load import assemble, find, known_profiles, load
 from grepunch.config.profile import Identity, Interface, Peer, Profile, Punch, Rendezvous
 from grepunch.config.secrets import (
     SecretCredential,
@@ -18,6 +19,7 @@ __all__ = [
     "Fault",
     "Identity",
     "Interface",
+    "Keys",
     "Peer",
     "Profile",
     "ProfileInvalid",
@@ -28,7 +30,10 @@ __all__ = [
     "SecretPrompt",
     "SecretReference",
     "SecretVariable",
+    "assemble",
+    "check_keys",
     "find",
     "known_profiles",
     "load",
+    "read_keys",
 ]

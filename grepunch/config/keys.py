@@ -8,7 +8,7 @@ from pathlib import Path
 
 from grepunch.config.faults import Fault, KeyPath, ProfileInvalid, dotted
 from grepunch.config.profile import Profile
-from grepunch.config.rules import decode_key
+from grepunch.config.rules import read_key
 from grepunch.config.secrets import SecretPrompt, SecretReference, SecretUnavailable, read_secret
 
 
@@ -78,7 +78,7 @@ def _fetch(
     except SecretUnavailable as error:
         faults.append(profile.source.fault(where, str(error)))
         return None
-    key = decode_key(secret.decode("utf-8", "replace"))
+    key = read_key(secret.decode("utf-8", "replace"))
     if key is None:
         faults.append(profile.source.fault(where, "what it leads to is no key (32 octets in base64, on one line)"))
     return key

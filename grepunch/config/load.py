@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from grepunch.config.faults import Fault, KeyPath, ProfileInvalid, dotted
-from grepunch.config.linemap import scan
+from grepunch.config.linemap import LineMap, scan
 from grepunch.config.profile import Profile, Source
 from grepunch.text import nearest, printable
 
@@ -18,6 +18,7 @@ LARGEST_PROFILE = 256 * 1024  # octets; a thousand peers
 LONGEST_LINE = 4096  # characters
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 _SYNTAX = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>\d+), column \d+|end of document)\)", re.DOTALL)
 _OVERRIDE_PART = re.compile(r"(?P<key>[A-Za-z0-9_-]+)(?P<indices>(?:\[\d{1,4}\])*)")
 
@@ -71,21 +72,29 @@ def load(reference: str | Path, overrides: Sequence[str] = ()) -> Profile:
 
 def parse(content: bytes, path: Path, overrides: Sequence[str] = ()) -> Profile:
     """A profile from the octets of its file; ``path`` names it in faults and gives it its name."""
+    text = _decode(content, path)
+    data = _parse_toml(text, path)
+    source = Source(path, scan(text), frozenset(_override(data, overrides)))
+    return _build(data, _UNSAFE.sub("-", path.stem), source)
+
+
+def assemble(name: str, data: dict[str, object], overrides: Sequence[str] = ()) -> Profile:
+    """A profile from values that stand in no file, shaped as tomllib would give them."""
+    overridden = _override(data, overrides)
+    return _build(data, name, Source(None, LineMap({}, 0), frozenset(overridden)))
+
+
+def _build(data: dict[str, object], name: str, source: Source) -> Profile:
     from grepunch.config.check import check
     from grepunch.config.validate import validate
 
-    text = _decode(content, path)
-    data = _parse_toml(text, path)
-    lines = scan(text)
-    overridden = _override(data, overrides)
-    source = Source(path, lines, frozenset(overridden))
     document, findings = validate(data)
     checked = check(data)
     faults = {source.fault(where, message) for where, message in (*findings, *checked.faults)}
     if document is None or faults:
         raise ProfileInvalid(tuple(sorted(faults)))
     return Profile(
-        name=path.stem,
+        name=name,
         interface=document.interface,
         identity=document.identity,
         peers=document.peer,

@@ -6,8 +6,6 @@ where a profile is validated.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -26,11 +24,11 @@ from grepunch.config.secrets import (
 )
 from grepunch.ports import Form
 from grepunch.text import nearest, printable
+from pptp.errors import WireError
 
 if TYPE_CHECKING:
     from pydantic_core.core_schema import CoreSchema
 
-KEY_OCTETS = 32  # RFC 7748 section 5
 LARGEST_INTERFACE_NAME = 15  # linux/if.h: IFNAMSIZ - 1
 SMALLEST_MTU = 576  # RFC 791 section 3.1: what every host takes
 LARGEST_MTU = 1500
@@ -68,13 +66,15 @@ class Rule:
         return dict(self.schema)
 
 
-def decode_key(text: str) -> bytes | None:
+def read_key(text: str) -> bytes | None:
     """The 32 octets of a key in base64, or None where ``text`` is not exactly that."""
+    # Delayed, because importing a cipher library is a good part of the start-up.
+    from grepunch.secure.identity import decode_key
+
     try:
-        key = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        return decode_key(text)
+    except WireError:
         return None
-    return key if len(key) == KEY_OCTETS and base64.b64encode(key).decode("ascii") == text else None
 
 
 def _version(value: object) -> int:
@@ -184,7 +184,7 @@ def _seconds(low: float, high: float) -> Rule:
 
 
 def _public_key(value: object) -> bytes:
-    key = decode_key(value) if isinstance(value, str) else None
+    key = read_key(value) if isinstance(value, str) else None
     if key is None:
         # a private key may stand here by mistake, so the value is not repeated
         seen = f"{len(value)} characters that are not" if isinstance(value, str) else f"{kind(value)}, not"
