@@ -28,9 +28,13 @@ LEAD_PACKETS_SYNCHRONISED = 3  # enough when the other side surely starts within
 LEAD_PACKETS = 8
 SURE_SKEW = 0.2
 
-# ours, because two forms then send (15 + 17) * 2 = 64 packets in 30 s: the budget exactly
+# ours, because two forms then send (15 + 17) * 2 = 64 packets in 30 s: the budget exactly. The first of full TTL
+# may be the very first of all, when the peer's "open" came early, and what it opens must not hang on one packet
+# that is lost: two more follow it closely.
+FULL_OPENING_INTERVAL = 0.05
+FULL_OPENING_PACKETS = 3
 FULL_INTERVAL = 0.2
-FULL_FAST_PACKETS = 15  # 3 s
+FULL_FAST_PACKETS = 15  # about 3 s
 FULL_SLOW_INTERVAL = 1.6
 WINDOW = 30.0
 
@@ -103,6 +107,8 @@ def _timers(long_timers: bool) -> tuple[float, tuple[float, float]]:
 
 def full_interval(packets_sent: int) -> float:
     """Seconds to the next packet of full TTL after the first ``packets_sent`` of a form."""
+    if packets_sent < FULL_OPENING_PACKETS:
+        return FULL_OPENING_INTERVAL
     return FULL_INTERVAL if packets_sent < FULL_FAST_PACKETS else FULL_SLOW_INTERVAL
 
 

@@ -94,8 +94,7 @@ class SequenceWindow:
             self._bits = ((self._bits << ahead) | 1) & ((1 << self.SIZE) - 1) if ahead < self.SIZE else 1
             self._highest = sequence
             return True
-        bit = 1 << -ahead
-        if -ahead >= self.SIZE or self._bits & bit:
+        if -ahead >= self.SIZE or self._bits & (1 << -ahead):
             return False
-        self._bits |= bit
+        self._bits |= 1 << -ahead
         return True

@@ -74,8 +74,7 @@ class OwnSideOpen:
 
 @dataclass(frozen=True, slots=True)
 class WindowEnded:
-    """Event: the window is over. ``silent_for``: seconds both sides must stay silent before they start together
-    again; None where nothing of the kind is needed (something is proven, or sparse packets go on)."""
+    """Event: the window is over; both stay silent for ``silent_for`` seconds (None: no need) and start again."""
 
     report: PunchReport
     silent_for: float | None
@@ -131,6 +130,7 @@ class Puncher:
             for address, target in self._targets.items()
             for form in self._forms
         }
+        self._scheduled = tuple(self._streams.values())  # without the sources learned later
         self._phase = Phase.IDLE
         self._timers: Timers[_Timer] = Timers()
         self._transmits: list[GreSend] = []
@@ -177,7 +177,7 @@ class Puncher:
                 case _Timer.FULL if self._phase in (Phase.FULL, Phase.BURST):
                     self._full(now)
                 case _Timer.SPARSE if self._phase is Phase.SPARSE:
-                    self._send_lead_everywhere(now)
+                    self._send_lead_to(self._scheduled, now)
                     self._timers.arm(_Timer.SPARSE, now + plan.SPARSE_INTERVAL)
                 case _Timer.BURST if self._phase is Phase.SPARSE:
                     self._go_full(now, Phase.BURST)
@@ -282,9 +282,7 @@ class Puncher:
                 for stream in streams:
                     stream.inside = news.reporter
                 if self._phase in (Phase.LEAD, Phase.SPARSE):
-                    for form in self._forms:
-                        self._send_lead(self._streams[news.destination, form], now)
-                    self._await_answer(now)
+                    self._send_lead_to([stream for stream in self._scheduled if stream.target is target], now)
             case Verdict.NOTHING_NEW:
                 pass
 
@@ -340,7 +338,7 @@ class Puncher:
         if self._lead_count >= self._schedule.lead_packets:
             self._go_full(now, Phase.FULL)
             return
-        self._send_lead_everywhere(now)
+        self._send_lead_to(self._scheduled, now)
         self._lead_count += 1
         if self._lead_count == self._schedule.lead_packets:
             # One interval before the first full TTL, so that "open" overtakes it on its way to a late peer.
@@ -353,19 +351,20 @@ class Puncher:
         for timer in (_Timer.LEAD, _Timer.ANSWER, _Timer.SPARSE, _Timer.BURST):
             self._timers.stop(timer)
         self._full(now)
-        self._tell_open(OpenEvidence.FULL_TTL)
 
     def _full(self, now: float) -> None:
-        if self._phase is Phase.BURST and self._full_count >= plan.FULL_FAST_PACKETS:
-            self._go_sparse(now)
-            return
-        for stream in self._scheduled():
+        for stream in self._scheduled:
             if stream.answered:
                 stream.answered = False
             elif not stream.settled:
                 self._send_full(stream, now)
         self._full_count += 1
-        self._timers.arm(_Timer.FULL, now + plan.full_interval(self._full_count))
+        if self._full_count > 1:  # not on the strength of one packet, which may be lost before our own NAT
+            self._tell_open(OpenEvidence.FULL_TTL)
+        if self._phase is Phase.BURST and self._full_count >= plan.FULL_FAST_PACKETS:
+            self._go_sparse(now)
+        else:
+            self._timers.arm(_Timer.FULL, now + plan.full_interval(self._full_count))
 
     def _end_window(self, now: float) -> None:
         proven = any(stream.proven for stream in self._streams.values())
@@ -400,15 +399,9 @@ class Puncher:
 
     # -- sending -------------------------------------------------------------------------------------------
 
-    def _scheduled(self) -> list[Stream]:
-        return [stream for stream in self._streams.values() if stream.target is not None]
-
-    def _send_lead_everywhere(self, now: float) -> None:
-        for stream in self._scheduled():
+    def _send_lead_to(self, streams: Sequence[Stream], now: float) -> None:
+        for stream in streams:
             self._send_lead(stream, now)
-        self._await_answer(now)
-
-    def _await_answer(self, now: float) -> None:
         for target in self._targets.values():
             target.ladder.sent()
         self._timers.arm(_Timer.ANSWER, now + ANSWER_WAIT)

@@ -61,7 +61,7 @@ class Stream:
         """Count an authentic probe that does or does not echo our attempt; True when it is to be answered.
 
         It is, when it does not echo our attempt, or is the first of its attempt here that does: so each side hears
-        its echo, and two sides that have both heard it fall silent. An attempt of the peer that has echoed ours gives way
+        its echo, and two sides that have both heard it fall silent. An attempt that has echoed ours gives way
         only to one that does too: an old probe, replayed, has not.
         """
         first_echo = echo and not (self.echoed and probe.attempt_id == self.peer_attempt)
