@@ -1,0 +1,114 @@
+"""What a :class:`~grepunch.rendezvous.client.RendezvousClient` tells its owner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from .messages import RefusalReason
+
+
+@dataclass(frozen=True, slots=True)
+class Welcomed:
+    """The server greeted us. ``observed`` is the address it saw us come from."""
+
+    server_instance: bytes
+    day: int
+    seconds_to_next_day: int
+    observed: IPv4Address | None
+
+
+@dataclass(frozen=True, slots=True)
+class DaysChanged:
+    """The days whose mailboxes are to be joined; follows every :class:`Welcomed` and every change."""
+
+    days: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClockSynced:
+    """The server's clock is known: the best round trip, in seconds, and the error it leaves (half of it)."""
+
+    rtt: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxJoined:
+    """We are in; :class:`PeerPresent` follows at once where the peer is, too."""
+
+    mailbox: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PeerPresent:
+    """The peer is in the mailbox. Another ``incarnation`` means that it joined anew; they have no order."""
+
+    mailbox: bytes
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAbsent:
+    """The peer left the mailbox."""
+
+    mailbox: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BlobReceived:
+    """A blob of the peer's, or of whoever runs the server: it is to be authenticated by the owner."""
+
+    mailbox: bytes
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacedHere:
+    """Another connection took our side of the mailbox; we try again after a while."""
+
+    mailbox: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInUseTwice:
+    """Another live program uses our key; ``holding`` says which of the two keeps the mailbox."""
+
+    mailbox: bytes
+    holding: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The server did not let us in; we try again after a while."""
+
+    mailbox: bytes
+    reason: RefusalReason
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """The connection is gone; whether any peer is present is not known until the next :class:`Welcomed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFault:
+    """The server breaks the protocol, in a sentence. The runner is to close the connection and try again later."""
+
+    detail: str
+
+
+ClientEvent = (
+    Welcomed
+    | DaysChanged
+    | ClockSynced
+    | MailboxJoined
+    | PeerPresent
+    | PeerAbsent
+    | BlobReceived
+    | ReplacedHere
+    | KeyInUseTwice
+    | Refused
+    | Disconnected
+    | ServerFault
+)

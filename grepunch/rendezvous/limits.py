@@ -1,0 +1,61 @@
+"""What the rendezvous server grants a connection, a source address and everyone together, on one screen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# ours, because a side that is alive answers within one round trip, and a minute covers the slowest link and a retry
+STILL_HERE_WITHIN = 30.0  # seconds in which a replaced side may prove to be alive
+CONTESTED_FOR = 60.0  # seconds without new evidence after which "key in use twice" is forgotten
+SWEEP_INTERVAL = 5.0  # seconds between two looks for what has expired
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerLimits:
+    """Caps of one server; the defaults suit a small machine (about 100 MB where every cap is reached).
+
+    Rates are per second with a burst. Going over a rate of texts closes the connection, because a peer of ours never
+    does; going over a rate of blobs drops the blob, because the peers' own retransmission makes up for it.
+    """
+
+    connections: int = 4096
+    connections_per_source: int = 64  # ours, because a carrier NAT puts many customers behind one address
+    connects_per_source: tuple[float, float] = (8.0, 128.0)
+    joins: int = 65_536
+    joins_per_source: int = 4096
+    joins_per_connection: int = 512  # 256 peers, each with the mailboxes of two days around midnight
+    texts_per_connection: tuple[float, float] = (20.0, 1200.0)  # the burst: 512 leaves, 512 joins, a clock
+    blobs_per_connection: tuple[float, float] = (512.0, 2048.0)
+    blobs_per_side: tuple[float, float] = (32.0, 64.0)  # a window of 16 messages each way, and its retransmission
+    queued_per_side: int = 16  # blobs kept for a side that is not there yet
+    queued_octets: int = 32 * 2**20  # of all mailboxes together
+    queued_for: float = 120.0  # seconds
+    idle: float = 60.0  # seconds without a mailbox after which a connection is closed
+
+
+class TokenBucket:
+    """A rate with a burst: ``take`` says whether one more is within it."""
+
+    __slots__ = ("_burst", "_filled_at", "_rate", "_tokens")
+
+    def __init__(self, rate_and_burst: tuple[float, float], now: float) -> None:
+        self._rate, self._burst = rate_and_burst
+        self._tokens = self._burst
+        self._filled_at = now
+
+    def take(self, now: float) -> bool:
+        """Whether one token was there; it is gone then."""
+        self._fill(now)
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+    def full(self, now: float) -> bool:
+        """Whether nothing of what was taken is still owed, so that forgetting the bucket forgives nothing."""
+        self._fill(now)
+        return self._tokens >= self._burst
+
+    def _fill(self, now: float) -> None:
+        self._tokens = min(self._burst, self._tokens + self._rate * max(0.0, now - self._filled_at))
+        self._filled_at = now
