@@ -5,7 +5,7 @@ are here: IK and IKpsk2, because public test vectors exist for them, and IKhfs+p
 tokens ``e1`` and ``ekem1`` of the Hybrid Forward Secrecy extension (revision 1draft) and is what peers speak.
 Cipher and hash are always AESGCM and SHA256.
 
-The state can be copied: whoever reads a message reads it on a copy, and drops the copy if the message is bad.
+The state can be copied: whoever reads message 2 reads it on a copy, and drops the copy if the message is bad.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TypeVar
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 
 from grepunch.secure.constants import KEM_CIPHERTEXT_SIZE, KEM_PUBLIC_KEY_SIZE, KEM_SEED_SIZE, KEY_SIZE
-from grepunch.secure.identity import public_key, shared_secret
+from grepunch.secure.identity import Identity, public_key, shared_secret
 from pptp.crypto.aead import TAG_SIZE, AeadKey, Suite
 from pptp.errors import Drop, DropError, UsageError
 
@@ -163,47 +163,32 @@ class SymmetricState:
 class HandshakeState:
     """One handshake of one side (section 5.3). Messages alternate, the initiator writes the first.
 
-    ``static_key`` is the own private key, ``remote_static_key`` the responder's public key (initiator only; the
-    responder finds the initiator's in message 1). ``entropy`` gives 32 octets for each ``e`` and 64 for ``e1``.
+    ``remote_static_key`` is the responder's public key and makes this side the initiator; the responder is made
+    without and finds the initiator's in message 1.
     """
 
     __slots__ = (
-        "_encapsulate",
-        "_entropy",
         "_ephemeral_key",
+        "_identity",
         "_initiator",
         "_kem_private_key",
         "_message_index",
         "_pattern",
         "_remote_ephemeral_key",
         "_remote_kem_key",
-        "_static_key",
+        "_remote_static_key",
         "_symmetric",
         "preshared_key",
-        "remote_static_key",
     )
 
     def __init__(
-        self,
-        pattern: Pattern,
-        *,
-        initiator: bool,
-        prologue: bytes,
-        static_key: bytes,
-        static_public_key: bytes,
-        entropy: Callable[[int], bytes],
-        remote_static_key: bytes | None = None,
-        encapsulate: Encapsulate = encapsulate,
+        self, pattern: Pattern, prologue: bytes, identity: Identity, remote_static_key: bytes | None = None
     ) -> None:
-        if initiator and remote_static_key is None:
-            raise UsageError("an initiator has to know the responder's static key")
         self.preshared_key = bytes(KEY_SIZE)
-        self.remote_static_key = remote_static_key if initiator else None
+        self._remote_static_key = remote_static_key
         self._pattern = pattern
-        self._initiator = initiator
-        self._static_key = static_key
-        self._entropy = entropy
-        self._encapsulate = encapsulate
+        self._identity = identity
+        self._initiator = remote_static_key is not None
         self._message_index = 0
         self._ephemeral_key: bytes | None = None
         self._remote_ephemeral_key: bytes | None = None
@@ -211,8 +196,7 @@ class HandshakeState:
         self._remote_kem_key: bytes | None = None
         self._symmetric = SymmetricState(pattern.protocol_name)
         self._symmetric.mix_hash(prologue)
-        responder_key = self.remote_static_key if self.remote_static_key is not None else static_public_key
-        self._symmetric.mix_hash(responder_key)
+        self._symmetric.mix_hash(identity.public_key if remote_static_key is None else remote_static_key)
 
     def copy(self) -> HandshakeState:
         """An independent state with the same contents."""
@@ -228,6 +212,11 @@ class HandshakeState:
         return self._message_index == len(self._pattern.messages)
 
     @property
+    def remote_static_key(self) -> bytes:
+        """The peer's static key: known to the initiator, and to the responder once it has read message 1."""
+        return _known(self._remote_static_key)
+
+    @property
     def handshake_hash(self) -> bytes:
         """``h``: what both sides have seen so far."""
         return self._symmetric.handshake_hash
@@ -241,9 +230,11 @@ class HandshakeState:
         """Bind clear bytes that travel beside the next message (its header) into the transcript."""
         self._symmetric.mix_hash(data)
 
-    def write_message(self, payload: bytes) -> bytes:
-        """The next message, which is ours."""
-        out = [self._write(token) for token in self._take_turn(ours=True)]
+    def write_message(
+        self, payload: bytes, entropy: Callable[[int], bytes], encapsulate: Encapsulate = encapsulate
+    ) -> bytes:
+        """The next message, which is ours. ``entropy`` gives 32 octets for ``e`` and 64 for ``e1``."""
+        out = [self._write(token, entropy, encapsulate) for token in self._take_turn(ours=True)]
         out.append(self._symmetric.encrypt_and_hash(payload))
         return b"".join(out)
 
@@ -269,21 +260,21 @@ class HandshakeState:
         self._message_index += 1
         return tokens
 
-    def _write(self, token: Token) -> bytes:
+    def _write(self, token: Token, entropy: Callable[[int], bytes], encapsulate: Encapsulate) -> bytes:
         symmetric = self._symmetric
         match token:
             case Token.E:
-                self._ephemeral_key = self._entropy(KEY_SIZE)
+                self._ephemeral_key = entropy(KEY_SIZE)
                 ephemeral = public_key(self._ephemeral_key)
                 self._mix_ephemeral(ephemeral)
                 return ephemeral
             case Token.S:
-                return symmetric.encrypt_and_hash(public_key(self._static_key))
+                return symmetric.encrypt_and_hash(self._identity.public_key)
             case Token.E1:
-                self._kem_private_key = MLKEM768PrivateKey.from_seed_bytes(self._entropy(KEM_SEED_SIZE))
+                self._kem_private_key = MLKEM768PrivateKey.from_seed_bytes(entropy(KEM_SEED_SIZE))
                 return symmetric.encrypt_and_hash(self._kem_private_key.public_key().public_bytes_raw())
             case Token.EKEM1:
-                secret, ciphertext = self._encapsulate(_known(self._remote_kem_key))
+                secret, ciphertext = encapsulate(_known(self._remote_kem_key))
                 sealed = symmetric.encrypt_and_hash(ciphertext)
                 symmetric.mix_key(secret)
                 return sealed
@@ -300,7 +291,7 @@ class HandshakeState:
                 self._mix_ephemeral(self._remote_ephemeral_key)
             case Token.S:
                 sealed, rest = _take(rest, symmetric.sealed_size(KEY_SIZE))
-                self.remote_static_key = symmetric.decrypt_and_hash(sealed)
+                self._remote_static_key = symmetric.decrypt_and_hash(sealed)
             case Token.E1:
                 sealed, rest = _take(rest, symmetric.sealed_size(KEM_PUBLIC_KEY_SIZE))
                 self._remote_kem_key = symmetric.decrypt_and_hash(sealed)
@@ -323,8 +314,8 @@ class HandshakeState:
             return
         # The first letter is the initiator's key, the second the responder's.
         own, remote = token.value if self._initiator else reversed(token.value)
-        private = self._ephemeral_key if own == "e" else self._static_key
-        public = self._remote_ephemeral_key if remote == "e" else self.remote_static_key
+        private = self._ephemeral_key if own == "e" else self._identity.private_key
+        public = self._remote_ephemeral_key if remote == "e" else self._remote_static_key
         self._symmetric.mix_key(shared_secret(_known(private), _known(public)))
 
 

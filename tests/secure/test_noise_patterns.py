@@ -23,6 +23,7 @@ from pptp.errors import Drop, DropError, UsageError
 VECTORS = json.loads(Path(__file__).with_name("cacophony.json").read_text())["vectors"]
 PATTERNS = {pattern.protocol_name.decode(): pattern for pattern in (IK, IK_PSK2, IK_HFS_PSK2)}
 ORACLE_HANDSHAKES = 40
+ENTROPY = random.Random(99).randbytes
 
 
 def fixed(*pieces: bytes) -> Callable[[int], bytes]:
@@ -37,32 +38,10 @@ def fixed(*pieces: bytes) -> Callable[[int], bytes]:
 
 
 def pair_of(
-    pattern: Pattern,
-    initiator: Identity,
-    responder: Identity,
-    initiator_entropy: Callable[[int], bytes],
-    responder_entropy: Callable[[int], bytes],
-    *,
-    prologue: bytes = b"",
-    psk: bytes | None = None,
+    pattern: Pattern, initiator: Identity, responder: Identity, prologue: bytes, psk: bytes | None = None
 ) -> tuple[HandshakeState, HandshakeState]:
-    first = HandshakeState(
-        pattern,
-        initiator=True,
-        prologue=prologue,
-        static_key=initiator.private_key,
-        static_public_key=initiator.public_key,
-        entropy=initiator_entropy,
-        remote_static_key=responder.public_key,
-    )
-    second = HandshakeState(
-        pattern,
-        initiator=False,
-        prologue=prologue,
-        static_key=responder.private_key,
-        static_public_key=responder.public_key,
-        entropy=responder_entropy,
-    )
+    first = HandshakeState(pattern, prologue, initiator, responder.public_key)
+    second = HandshakeState(pattern, prologue, responder)
     if psk is not None:
         first.preshared_key = second.preshared_key = psk
     return first, second
@@ -77,15 +56,15 @@ def test_cacophony_vector(vector: dict[str, Any]) -> None:
         PATTERNS[vector["protocol_name"]],
         initiator,
         responder,
-        fixed(bytes.fromhex(vector["init_ephemeral"])),
-        fixed(bytes.fromhex(vector["resp_ephemeral"])),
-        prologue=bytes.fromhex(vector["init_prologue"]),
-        psk=bytes.fromhex(vector["init_psks"][0]) if "init_psks" in vector else None,
+        bytes.fromhex(vector["init_prologue"]),
+        bytes.fromhex(vector["init_psks"][0]) if "init_psks" in vector else None,
     )
     messages = [(bytes.fromhex(m["payload"]), bytes.fromhex(m["ciphertext"])) for m in vector["messages"]]
     transcript = []
-    for (payload, ciphertext), writer, reader in zip(messages, (first, second), (second, first), strict=False):
-        assert writer.write_message(payload) == ciphertext
+    ephemerals = [bytes.fromhex(vector[name]) for name in ("init_ephemeral", "resp_ephemeral")]
+    turns = zip(messages, ephemerals, (first, second), (second, first), strict=False)
+    for (payload, ciphertext), ephemeral, writer, reader in turns:
+        assert writer.write_message(payload, fixed(ephemeral)) == ciphertext
         assert reader.read_message(ciphertext) == payload
         assert writer.handshake_hash == reader.handshake_hash
         transcript.append(writer.handshake_hash)
@@ -121,23 +100,15 @@ def test_many_random_handshakes_with_another_implementation(pattern: Pattern) ->
             oracle.set_as_initiator()
             oracle.set_keypair_from_public_bytes(Keypair.REMOTE_STATIC, own.public_key)
         oracle.start_handshake()
-        state = HandshakeState(
-            pattern,
-            initiator=ours_first,
-            prologue=b"a prologue",
-            static_key=own.private_key,
-            static_public_key=own.public_key,
-            entropy=rng.randbytes,
-            remote_static_key=peer.public_key if ours_first else None,
-        )
+        state = HandshakeState(pattern, b"a prologue", own, peer.public_key if ours_first else None)
         state.preshared_key = psk
         payloads = [rng.randbytes(rng.randrange(100)) for _ in range(2)]
         if ours_first:
-            assert oracle.read_message(state.write_message(payloads[0])) == payloads[0], seed
+            assert oracle.read_message(state.write_message(payloads[0], rng.randbytes)) == payloads[0], seed
             assert state.read_message(bytes(oracle.write_message(payloads[1]))) == payloads[1], seed
         else:
             assert state.read_message(bytes(oracle.write_message(payloads[0]))) == payloads[0], seed
-            assert oracle.read_message(state.write_message(payloads[1])) == payloads[1], seed
+            assert oracle.read_message(state.write_message(payloads[1], rng.randbytes)) == payloads[1], seed
         assert oracle.get_handshake_hash() == state.handshake_hash
         send, receive = state.split() if ours_first else reversed(state.split())
         data = rng.randbytes(50)
@@ -150,19 +121,17 @@ def hybrid(rng: random.Random) -> tuple[HandshakeState, HandshakeState]:
         IK_HFS_PSK2,
         Identity.from_private_key(rng.randbytes(32)),
         Identity.from_private_key(rng.randbytes(32)),
-        rng.randbytes,
-        rng.randbytes,
-        prologue=b"hybrid",
-        psk=rng.randbytes(32),
+        b"hybrid",
+        rng.randbytes(32),
     )
 
 
 def test_hybrid_agrees_and_has_the_sizes_of_its_tokens() -> None:
     first, second = hybrid(random.Random(1))
-    message_1 = first.write_message(b"one")
+    message_1 = first.write_message(b"one", ENTROPY)
     assert len(message_1) == 32 + (1184 + 16) + (32 + 16) + (3 + 16)
     assert second.read_message(message_1) == b"one"
-    message_2 = second.write_message(b"two")
+    message_2 = second.write_message(b"two", ENTROPY)
     assert len(message_2) == 32 + (1088 + 16) + (3 + 16)
     assert first.read_message(message_2) == b"two"
     assert first.split() == second.split()
@@ -174,17 +143,18 @@ def test_the_kem_secret_takes_part() -> None:
     """With the same X25519 keys throughout, another encapsulation gives other traffic keys."""
     keys = set()
     for _ in range(2):
-        first, second = hybrid(random.Random(7))
-        second.read_message(first.write_message(b""))
-        first.read_message(second.write_message(b""))
+        rng = random.Random(7)
+        first, second = hybrid(rng)
+        second.read_message(first.write_message(b"", rng.randbytes))
+        first.read_message(second.write_message(b"", rng.randbytes))
         keys.add(first.split())
     assert len(keys) == 2
 
 
 def test_a_message_is_read_on_a_copy_and_the_state_lives() -> None:
     first, second = hybrid(random.Random(2))
-    second.read_message(first.write_message(b""))
-    message = second.write_message(b"answer")
+    second.read_message(first.write_message(b"", ENTROPY))
+    message = second.write_message(b"answer", ENTROPY)
     spoilt = bytearray(message)
     spoilt[40] ^= 1
     with pytest.raises(DropError) as caught:
@@ -198,13 +168,13 @@ def test_a_message_is_read_on_a_copy_and_the_state_lives() -> None:
 def test_a_short_message_is_malformed(size: int) -> None:
     first, second = hybrid(random.Random(3))
     with pytest.raises(DropError):
-        second.copy().read_message(first.write_message(b"")[:size])
+        second.copy().read_message(first.write_message(b"", ENTROPY)[:size])
     assert not second.finished
 
 
 def test_an_all_zero_shared_secret_is_refused() -> None:
     first, second = hybrid(random.Random(4))
-    message = first.write_message(b"")
+    message = first.write_message(b"", ENTROPY)
     with pytest.raises(DropError) as caught:
         second.copy().read_message(bytes(32) + message[32:])
     assert caught.value.cause is Drop.BAD_KEY
@@ -219,24 +189,11 @@ def test_what_is_no_kem_key_is_refused() -> None:
 def test_messages_out_of_turn_are_our_bug() -> None:
     first, second = hybrid(random.Random(5))
     with pytest.raises(UsageError):
-        second.write_message(b"")
+        second.write_message(b"", ENTROPY)
     with pytest.raises(UsageError):
         first.read_message(b"")
     with pytest.raises(UsageError):
         first.split()
-    second.read_message(first.write_message(b""))
+    second.read_message(first.write_message(b"", ENTROPY))
     with pytest.raises(UsageError):
-        first.write_message(b"")
-
-
-def test_an_initiator_without_the_peers_key_is_our_bug() -> None:
-    own = Identity.from_private_key(bytes(range(32)))
-    with pytest.raises(UsageError):
-        HandshakeState(
-            IK,
-            initiator=True,
-            prologue=b"",
-            static_key=own.private_key,
-            static_public_key=own.public_key,
-            entropy=bytes,
-        )
+        first.write_message(b"", ENTROPY)
