@@ -1,0 +1,30 @@
+# make demo    two peers behind two symmetric NATs, on this machine: punch, ping, throughput
+# make test    lint, types, unit tests, live tests
+# make grid    every NAT class against every other, as a table
+# make setup   what the others need; they call it themselves
+#
+# ARGS are handed on: make demo ARGS="--nat-a G2 --pcap demo.pcap"
+
+PYTHON := .venv/bin/python
+ARGS :=
+
+.PHONY: help setup demo test grid
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile
+
+setup:
+	@.ci/setup test
+
+demo:
+	@.ci/setup demo
+	@$(PYTHON) -m grepunch demo $(ARGS)
+
+test:
+	@.ci/setup test
+	@.ci/test
+
+grid:
+	@.ci/setup demo
+	@$(PYTHON) -m tests.live.grid $(ARGS)
