@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
 
 from grepunch.io.meeting_link import CLOSE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT, QUIET, boottime, send_or_drop
@@ -169,7 +169,7 @@ class MeetingClient:
                 family=socket.AF_INET,  # GRE is punched over IPv4, so the server must see that address
                 ssl=self._tls,
             )
-        except (OSError, InvalidHandshake, EOFError) as error:
+        except (OSError, WebSocketException, EOFError) as error:
             return describe_failure(error)
         try:
             if connection.subprotocol != SUBPROTOCOL:
@@ -260,7 +260,7 @@ class MeetingClient:
         self._flush()
 
 
-def describe_failure(error: OSError | InvalidHandshake | EOFError) -> tuple[Unreachability, str]:
+def describe_failure(error: OSError | WebSocketException | EOFError) -> tuple[Unreachability, str]:
     """Why a connection could not be opened, in a word and in a sentence."""
     match error:
         case socket.gaierror():
@@ -268,13 +268,14 @@ def describe_failure(error: OSError | InvalidHandshake | EOFError) -> tuple[Unre
         case ssl.SSLCertVerificationError():
             return Unreachability.TLS_NOT_TRUSTED, f"its certificate is not to be trusted: {error.verify_message}"
         case ssl.SSLError():
-            return Unreachability.TLS_FAILED, f"TLS failed: {(error.reason or str(error)).lower().replace('_', ' ')}"
+            reason: str = getattr(error, "reason", None) or str(error)  # OpenSSL's own errors have it, others do not
+            return Unreachability.TLS_FAILED, f"TLS failed: {reason.lower().replace('_', ' ')}"
         case TimeoutError():
             return Unreachability.TIMEOUT, f"no answer within {OPEN_TIMEOUT:.0f} s"
         case ConnectionRefusedError():
             return Unreachability.REFUSED, "nothing listens at this address and port"
         case ConnectionError() | InvalidMessage() | EOFError():
-            return Unreachability.NOT_A_RENDEZVOUS, "the connection was closed before the server had greeted us"
+            return Unreachability.NOT_A_RENDEZVOUS, "closed before any greeting: is it wss with TLS and ws without?"
         case OSError():
             return Unreachability.NO_ROUTE, f"no way there: {error.strerror or error}"
         case InvalidStatus():
@@ -297,7 +298,8 @@ def _tls_context(url: str, ca_file: Path | None) -> ssl.SSLContext | None:
     """The TLS settings for ``url``, None without TLS; raises :class:`MeetingConfigError`."""
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
+        host, _ = parts.hostname or "", parts.port
+        host.encode("idna")  # what the resolver will do; a label may be too long
     except ValueError as error:
         raise MeetingConfigError(f"{url}: {error}") from None
     if parts.scheme not in ("ws", "wss") or not host:

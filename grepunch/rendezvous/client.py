@@ -194,8 +194,7 @@ class RendezvousClient:
         self._by_handle.clear()
         for membership in self._wanted.values():
             membership.place, membership.handle, membership.rejoin_at = _Place.OUT, 0, None
-        for timer in (_Timer.HELLO, _Timer.CLOCK, _Timer.REJOIN):
-            self._timers.stop(timer)  # the calendar goes on
+        self._stop_timers()
         self._events.append(Disconnected())
 
     def receive(self, message: str | bytes, now: float) -> None:
@@ -379,5 +378,10 @@ class RendezvousClient:
 
     def _fault(self, detail: str) -> None:
         self._state = _State.FAULTY
-        self._timers.stop(_Timer.HELLO)
+        self._stop_timers()
         self._events.append(ServerFault(detail))
+
+    def _stop_timers(self) -> None:
+        """All that need a connection; the calendar goes on."""
+        for timer in (_Timer.HELLO, _Timer.CLOCK, _Timer.REJOIN):
+            self._timers.stop(timer)

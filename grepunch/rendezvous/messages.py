@@ -52,7 +52,6 @@ class CloseCode(IntEnum):
     TOO_MANY_CONNECTIONS = 4002
     IDLE = 4003
     SERVER_FULL = 4004
-    TOO_SLOW = 4005
 
 
 CLOSE_SENTENCES: Mapping[CloseCode, str] = {
@@ -61,7 +60,6 @@ CLOSE_SENTENCES: Mapping[CloseCode, str] = {
     CloseCode.TOO_MANY_CONNECTIONS: "too many connections from this address",
     CloseCode.IDLE: "no mailbox was joined for a while",
     CloseCode.SERVER_FULL: "the server is full",
-    CloseCode.TOO_SLOW: "messages were not read in time",
 }
 
 
