@@ -313,6 +313,8 @@ class Negotiation:
         if self.state not in _REVIEWING:
             self.fire(Event.CONFIGURE_REQUEST_GOOD, now, packet)
             return
+        if self.state not in _NEGOTIATING:
+            self._forget_counts()  # the request begins a new negotiation
         may_nak = self._naks_sent < self._retransmission.max_failure
         self._reply = self.options.review(packet.data, may_nak=may_nak)
         good = self._reply.code is Code.CONFIGURE_ACK

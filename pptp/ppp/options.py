@@ -7,6 +7,7 @@ together and keeps want, allow, local and remote apart.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -34,8 +35,8 @@ class Rej:
 Verdict = Ack | Nak | Rej
 
 
-class Rule:
-    """One configuration option. The defaults are those of an option that we never ask for and always reject.
+class Rule(ABC):
+    """One configuration option. The defaults are those of an option that we never ask for and can do without.
 
     ``review``, ``countered`` and ``agreed`` raise :class:`PeerViolation` where no further answer can help; the
     negotiation then ends as not agreed, with that sentence.
@@ -60,12 +61,12 @@ class Rule:
         """What to ask for after the peer's Nak, ``None``: leave the option out. ``asked`` None: we had left it out."""
         return None
 
-    def agreed(self, value: bytes | None) -> None:
+    def agreed(self, value: bytes | None) -> None:  # noqa: B027 -- most options are content with any agreement
         """The peer has acknowledged ``value``, or a request without this option."""
 
+    @abstractmethod
     def review(self, value: bytes, own: bytes | None) -> Verdict:
         """Judge the peer's request; ``own`` is what we are asking for ourselves."""
-        return Rej()
 
     def missing(self) -> bytes | None:
         """What the peer should have asked for where it left the option out, ``None``: nothing."""

@@ -280,6 +280,7 @@ def test_a_link_closed_before_it_opens_ends_at_once() -> None:
     config = LinkConfig(control_protocols=(IpcpPolicy(),), first_request_delay=0.3)
     unopened, waiting, cut = (link(config, seed) for seed in range(3))
     unopened.close(0)
+    unopened.close(0)
     assert unopened.events() == [Terminated(TerminationCause.LOCAL_REQUEST)]
     waiting.open(0)
     waiting.close(0)

@@ -305,8 +305,9 @@ class Line:
                 self.log[side].extend(each.events())
 
     def run(self, until: float) -> None:
-        for each in self.links:
-            each.open(self.now)
+        if not self.seen:
+            for each in self.links:
+                each.open(self.now)
         self.exchange()
         while True:
             deadline = min((d for each in self.links if (d := each.deadline()) is not None), default=until)
@@ -430,6 +431,80 @@ def test_bad_authentication_packets_are_counted() -> None:
         joined.links[0].receive(Protocol.CHAP, information, 1.0)
     assert joined.links[0].drops == {Drop.MALFORMED: 4}
     assert joined.links[0].phase is Phase.NETWORK
+
+
+def test_a_peer_that_rejects_the_method_it_agreed_to_has_failed() -> None:
+    server = LinkConfig(authenticators=(ToyChap(b"word"),), control_protocols=(SERVER_IP,))
+    client = LinkConfig(authenticatees=(ToyChap(b"word"),), control_protocols=(CLIENT_IP,))
+    joined = line(server, client)
+    joined.lose = lambda side, frame: frame.protocol == Protocol.CHAP
+    joined.run(1)
+    joined.links[0].receive(Protocol.LCP, packet(Code.PROTOCOL_REJECT, 1, b"\xc2\x23\x01"), 1.0)
+    joined.run(60)
+    end = joined.log[0][-1]
+    assert isinstance(end, Terminated)
+    assert end.cause is TerminationCause.AUTHENTICATION
+
+
+def test_a_renegotiated_link_authenticates_again() -> None:
+    server = LinkConfig(authenticators=(ToyChap(b"word"),), control_protocols=(SERVER_IP,))
+    client = LinkConfig(authenticatees=(ToyChap(b"word"),), control_protocols=(CLIENT_IP,))
+    joined = line(server, client)
+    joined.run(1)
+    joined.lose = lambda side, frame: frame.protocol == Protocol.CHAP
+    joined.links[0].open(1.0)
+    joined.run(2)
+    assert [each.phase for each in joined.links] == [Phase.AUTHENTICATE] * 2
+    joined.lose = lambda side, frame: False
+    joined.run(10)
+    assert [each.phase for each in joined.links] == [Phase.NETWORK] * 2
+
+
+def test_early_frames_of_an_earlier_negotiation_are_forgotten() -> None:
+    server = LinkConfig(authenticators=(ToyChap(b"word"),), control_protocols=(SERVER_IP,))
+    client = LinkConfig(authenticatees=(ToyChap(b"word"),), control_protocols=(CLIENT_IP,))
+    joined = line(server, client)
+    joined.lose = lambda side, frame: frame.protocol == Protocol.CHAP
+    joined.run(1)
+    joined.links[0].receive(Protocol.IPCP, packet(Code.TERMINATE_REQUEST, 1), 1.0)
+    joined.links[0].open(1.0)
+    joined.lose = lambda side, frame: False
+    joined.run(10)
+    assert joined.links[0].drops_by_phase == {(Phase.ESTABLISH, Drop.WRONG_PHASE): 1}
+    assert (0, Protocol.IPCP, Code.TERMINATE_ACK) not in joined.seen
+
+
+def test_a_second_success_changes_nothing() -> None:
+    server = LinkConfig(authenticators=(ToyChap(b"word"),), control_protocols=(SERVER_IP,))
+    client = LinkConfig(authenticatees=(ToyChap(b"word"),), control_protocols=(CLIENT_IP,))
+    joined = line(server, client)
+    joined.run(1)
+    joined.links[1].receive(Protocol.CHAP, packet(CHALLENGE, 9, b"again"), 1.0)
+    joined.links[1].receive(Protocol.CHAP, packet(SUCCESS, 9), 1.0)
+    assert joined.links[1].events() == []
+    assert [frame.protocol for frame in joined.links[1].transmits()] == [Protocol.CHAP]
+
+
+@dataclass(frozen=True)
+class Undecided:
+    """Fails, and then thinks better of it."""
+
+    protocol: int = Protocol.PAP
+    option: bytes = b"\xc0\x23"
+
+    def authenticate_peer(self, entropy: Entropy) -> Exchange:
+        exchange = ToyPapServer(b"")
+        exchange.happened = [AuthFailed("no"), AuthSucceeded("yes")]
+        return exchange
+
+
+def test_no_success_follows_a_failure() -> None:
+    server = LinkConfig(authenticators=(Undecided(),), control_protocols=(SERVER_IP,))
+    client = LinkConfig(authenticatees=(ToyPap(b""),), control_protocols=(CLIENT_IP,))
+    joined = line(server, client)
+    joined.run(30)
+    assert (0, Protocol.IPCP, 1) not in joined.seen
+    assert joined.log[0][-1] == Terminated(TerminationCause.AUTHENTICATION, "no")
 
 
 def test_ccp_plugs_in_beside_ipcp_and_finds_the_keys() -> None:
