@@ -52,7 +52,7 @@ def to_capture(value: str) -> Capture:
 
 def complete_profile(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The profiles there are, by name, and files."""
-    from grepunch.config.load import known_profiles
+    from grepunch.config.loading import known_profiles
 
     names = [CompletionItem(name) for name in known_profiles() if name.startswith(incomplete)]
     return [*names, CompletionItem(incomplete, type="file")]

@@ -5,7 +5,7 @@
 
 from grepunch.config.faults import Fault, ProfileInvalid
 from grepunch.config.keys import Keys, check_keys, read_keys
-from grepunch.config.load import assemble, find, known_profiles, load
+from grepunch.config.loading import assemble, find, known_profiles, load
 from grepunch.config.profile import Identity, Interface, Peer, Profile, Punch, Rendezvous
 from grepunch.config.secrets import (
     SecretCredential,

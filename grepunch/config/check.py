@@ -198,7 +198,7 @@ def _check_route(path: KeyPath, route: IPv4Network, peers: list[_Peer], found: F
         if peer.last_known_address is not None and peer.last_known_address in route:
             text = f"{route} contains {dotted(peer.path)}.last_known_address: the tunnel would be routed into itself"
             found.faults.append((path, text))
-    if any("allowed" in peer.at_fault or "address" in peer.at_fault for peer in peers):
+    if not peers or any("allowed" in peer.at_fault or "address" in peer.at_fault for peer in peers):
         return
     if not any(route.subnet_of(prefix) for peer in peers for _, prefix in peer.own()):
         found.faults.append((path, f"{route} lies outside what any peer is allowed: add it to that peer's allowed"))

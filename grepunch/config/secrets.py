@@ -104,22 +104,27 @@ def _read_file(path: Path, *, credential: bool) -> bytes:
         raise SecretUnavailable(f"cannot open {path}: {error.strerror}{hint}") from None
     except ValueError:
         raise SecretUnavailable("the path holds a NUL character") from None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise SecretUnavailable(f"{path} is not a regular file")
-        if not credential and status.st_uid != os.geteuid():
-            raise SecretUnavailable(
-                f"{path} belongs to user {status.st_uid}, and this program runs as user {os.geteuid()}"
-            )
-        too_open = status.st_mode & (stat.S_IRWXO if credential else stat.S_IRWXG | stat.S_IRWXO)
-        if too_open:
-            raise SecretUnavailable(
-                f"{path} has mode {stat.S_IMODE(status.st_mode):04o}, so others can get at it: chmod 600 {path}"
-            )
-        content = file.read(LARGEST_SECRET + 1)
+    try:
+        _refuse_unsafe(path, os.fstat(descriptor), credential=credential)
+        content = os.read(descriptor, LARGEST_SECRET + 1)
+    except OSError as error:
+        raise SecretUnavailable(f"cannot read {path}: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
     if len(content) > LARGEST_SECRET:
         raise SecretUnavailable(f"{path} is longer than {LARGEST_SECRET} octets")
     if not (content := content.strip()):
         raise SecretUnavailable(f"{path} is empty")
     return content
+
+
+def _refuse_unsafe(path: Path, status: os.stat_result, *, credential: bool) -> None:
+    """Only a regular file of ours that nobody else can get at will do."""
+    if not stat.S_ISREG(status.st_mode):
+        raise SecretUnavailable(f"{path} is not a regular file")
+    if not credential and status.st_uid != os.geteuid():
+        raise SecretUnavailable(f"{path} belongs to user {status.st_uid}, and this program runs as user {os.geteuid()}")
+    if status.st_mode & (stat.S_IRWXO if credential else stat.S_IRWXG | stat.S_IRWXO):
+        raise SecretUnavailable(
+            f"{path} has mode {stat.S_IMODE(status.st_mode):04o}, so others can get at it: chmod 600 {path}"
+        )

@@ -23,6 +23,11 @@ def _adapter() -> TypeAdapter[Document]:
     return TypeAdapter(Document)
 
 
+@functools.cache
+def _schema() -> dict[str, Any]:
+    return _adapter().json_schema()
+
+
 def validate(data: Mapping[str, object]) -> tuple[Document | None, list[tuple[KeyPath, str]]]:
     """The document, or None and what is wrong with every key that is wrong."""
     try:
@@ -35,7 +40,7 @@ def json_schema() -> dict[str, object]:
     """The JSON Schema of a profile."""
     schema: dict[str, object] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **_adapter().json_schema(),
+        **_schema(),
         "title": "A grepunch-pptp profile",
     }
     return schema
@@ -43,8 +48,8 @@ def json_schema() -> dict[str, object]:
 
 def keys_of(path: KeyPath) -> list[str]:
     """The keys that the table at ``path`` knows."""
-    schema = _adapter().json_schema()
-    node: dict[str, Any] = schema
+    schema = _schema()
+    node = schema
     for part in path:
         node = node.get("items", {}) if isinstance(part, int) else node.get("properties", {}).get(part, {})
         reference = node.get("$ref") or next((n["$ref"] for n in node.get("anyOf", []) if "$ref" in n), None)
