@@ -32,6 +32,7 @@ REKEY_RETRY = 5.0  # after a failed renewal
 # ours: an attempt is 6 identical messages over 9.5 s, so that it ends before the responder's memory of it does
 RETRANSMIT_DELAYS = (0.5, 1.0, 2.0, 2.0, 2.0, 2.0)  # after each sending; the last wait ends the attempt
 CONFIRM_INTERVAL = 0.25
+CONFIRM_ANSWERS = 5  # empty frames of the responder, who cannot know which of them arrived
 CONFIRM_TIMEOUT = 5.0  # 20 confirmations without an answer: the new keys are not in use at the peer
 YIELD_TIME = 2.0  # how long one's own attempt waits for the peer's to finish; then it goes on
 PENDING_LIFETIME = 10.0  # an unconfirmed handshake, and message 2 for repetitions of its message 1

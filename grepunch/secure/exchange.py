@@ -13,6 +13,7 @@ from enum import Enum
 
 from grepunch.secure.attempt import Attempt, CookieShelf
 from grepunch.secure.constants import (
+    CONFIRM_ANSWERS,
     CONFIRM_INTERVAL,
     CONFIRM_TIMEOUT,
     FRAME_CHECK_INTERVAL,
@@ -100,6 +101,7 @@ class KeyExchange:
         self._prevails = identity.public_key < peer_public_key
         self._attempt: Attempt | None = None
         self._cookies = CookieShelf()
+        self._confirmations = 0  # empty frames still to be asked for
         self._keyring = Keyring(self._keys_dropped)
         self._timers: Timers[_Timer] = Timers()
         self._drops: Counter[Drop] = Counter()
@@ -133,7 +135,7 @@ class KeyExchange:
                     self._retransmit(self._attempt, now)
                 case _Timer.RESUME if self._attempt is not None:
                     self._resume(self._attempt, now)
-                case _Timer.CONFIRM if self._keyring.unheard:
+                case _Timer.CONFIRM if self.current is not None:
                     self._confirm(now)
                 case _Timer.CONFIRM_END if self._keyring.unheard:
                     self._give_up_confirming(now)
@@ -324,11 +326,14 @@ class KeyExchange:
         self._keyring.add_confirming(keys)
         self._events.append(KeysReady(*self._describe(keys)))
         self._timers.arm(_Timer.CONFIRM_END, now + CONFIRM_TIMEOUT)
+        self._confirmations = int(CONFIRM_TIMEOUT / CONFIRM_INTERVAL)
         self._confirm(now)
 
     def _confirm(self, now: float) -> None:
         self._events.append(ConfirmWanted())
-        self._timers.arm(_Timer.CONFIRM, now + CONFIRM_INTERVAL)
+        self._confirmations -= 1
+        if self._confirmations > 0:
+            self._timers.arm(_Timer.CONFIRM, now + CONFIRM_INTERVAL)
 
     def _give_up_confirming(self, now: float) -> None:
         """Nothing was heard under the keys we initiated.
@@ -336,7 +341,6 @@ class KeyExchange:
         A renewal goes back to sending under the live keys, but still receives under the new: the peer may be using
         them. The keys of a new session go, and its id with them, or one side would take the next for this one.
         """
-        self._timers.stop(_Timer.CONFIRM)
         keyring = self._keyring
         keyring.reverted = True
         if keyring.live is None or (keyring.confirming is not None and keyring.confirming.session != self._session):
@@ -411,7 +415,8 @@ class KeyExchange:
         self._timers.arm(_Timer.FRAME_CHECK, now + FRAME_CHECK_INTERVAL)
         self._events.append(KeysLive(*described))
         if not keys.initiator:
-            self._events.append(ConfirmWanted())  # so that the initiator need not wait for data of ours
+            self._confirmations = CONFIRM_ANSWERS  # so that the initiator need not wait for data of ours
+            self._confirm(now)
 
     def _check_frames(self, now: float) -> None:
         live = self._keyring.live

@@ -1,4 +1,4 @@
-"""Two key exchanges on a virtual clock, joined by a link that loses, repeats and reorders; frames flow in sealed pairs."""
+"""Two key exchanges on a virtual clock, and a link that loses, repeats and reorders; frames flow in sealed pairs."""
 
 from __future__ import annotations
 
