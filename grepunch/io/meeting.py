@@ -8,7 +8,6 @@ mailboxes: it moves messages, keeps time for the machine and says in typed words
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -21,7 +20,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
 
-from grepunch.io.meeting_link import CLOSE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT, QUIET, boottime, send_or_drop
+from grepunch.io.clock import entropy, now
+from grepunch.io.meeting_link import CLOSE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT, QUIET, send_or_drop
 from grepunch.rendezvous.client import RendezvousClient
 from grepunch.rendezvous.events import ClientEvent, ServerFault
 from grepunch.rendezvous.messages import CLOSE_SENTENCES, LARGEST_MESSAGE, SUBPROTOCOL, CloseCode
@@ -92,7 +92,7 @@ class MeetingClient:
         self.url = url
         self._machine = machine
         self._on_event = on_event
-        self._clock = clock or boottime
+        self._clock = clock or now
         self._tls = _tls_context(url, ca_file)
         self._connection: ClientConnection | None = None
         self._fault: str | None = None
@@ -135,12 +135,12 @@ class MeetingClient:
                 self._hurry.clear()
                 started = self._clock()
                 failure = await self._one_connection()
-                now = self._clock()
-                lasted = now - started
+                ended = self._clock()
+                lasted = ended - started
                 if failure[0] in (Unreachability.LOST, Unreachability.CLOSED_BY_SERVER) and lasted > STEADY_AFTER:
-                    failures, down_since = 0, now
+                    failures, down_since = 0, ended
                 failures += 1
-                delay = retry_delay(failures, now - down_since, _chance(), overloaded=failure[0] in _OVERLOAD)
+                delay = retry_delay(failures, ended - down_since, _chance(), overloaded=failure[0] in _OVERLOAD)
                 self._on_event(Unreachable(*failure, delay))
                 await self._pause(delay)
         finally:
@@ -321,4 +321,4 @@ def _tls_context(url: str, ca_file: Path | None) -> ssl.SSLContext | None:
 
 
 def _chance() -> float:
-    return int.from_bytes(os.urandom(4)) / 2**32
+    return int.from_bytes(entropy(4)) / 2**32

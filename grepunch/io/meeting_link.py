@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 
 from websockets.asyncio.connection import Connection
 from websockets.asyncio.server import broadcast
@@ -34,8 +33,3 @@ def send_or_drop(connection: Connection, message: str | bytes) -> bool:
         return False
     broadcast([connection], message)  # the library's way to send from a place that cannot wait
     return True
-
-
-def boottime() -> float:
-    """The clock of all machines: monotonic, and counting suspend."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -10,7 +10,6 @@ import asyncio
 import errno
 import itertools
 import logging
-import os
 import socket
 import ssl
 import time
@@ -26,7 +25,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from grepunch.io.meeting_link import CLOSE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT, QUIET, boottime, send_or_drop
+from grepunch.io import clock
+from grepunch.io.meeting_link import CLOSE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT, QUIET, send_or_drop
 from grepunch.rendezvous.broker import Broker, Tally, unmapped
 from grepunch.rendezvous.limits import BrokerLimits
 from grepunch.rendezvous.messages import LARGEST_MESSAGE, SUBPROTOCOL
@@ -102,7 +102,7 @@ class _Service:
 
     def __init__(self, options: RendezvousServerOptions) -> None:
         self._trusted = options.trusted_proxies
-        self._broker = Broker(entropy=os.urandom, unix_time=time.time, limits=options.limits)
+        self._broker = Broker(entropy=clock.entropy, unix_time=time.time, limits=options.limits)
         self._connections: dict[int, ServerConnection] = {}
         self._ids = itertools.count(1)
         self._timer: asyncio.TimerHandle | None = None
@@ -141,18 +141,18 @@ class _Service:
         if not peer:
             return  # it was gone before we looked
         self._connections[connection_id] = connection
-        self._broker.connect(connection_id, source_address(peer[0], forwarded, self._trusted), boottime())
+        self._broker.connect(connection_id, source_address(peer[0], forwarded, self._trusted), clock.now())
         self._flush()
         try:
             while True:
                 message = await connection.recv()
-                self._broker.receive(connection_id, message, boottime())
+                self._broker.receive(connection_id, message, clock.now())
                 self._flush()
         except ConnectionClosed:
             pass  # the ordinary end
         finally:
             del self._connections[connection_id]
-            self._broker.disconnect(connection_id, boottime())
+            self._broker.disconnect(connection_id, clock.now())
             self._flush()
 
     # --- the one exit
@@ -176,10 +176,10 @@ class _Service:
             self._timer = None
         deadline = self._broker.deadline()
         if deadline is not None:
-            self._timer = asyncio.get_running_loop().call_later(max(0.0, deadline - boottime()), self._timer_fired)
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, deadline - clock.now()), self._timer_fired)
 
     def _timer_fired(self) -> None:
-        self._broker.handle_timeout(boottime())
+        self._broker.handle_timeout(clock.now())
         self._flush()
 
     def _counts(self) -> str:
