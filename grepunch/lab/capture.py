@@ -27,14 +27,14 @@ _BUFFER = 8 << 20  # ours: a burst that no scheduling delay of a busy machine lo
 
 
 def read(path: Path) -> Iterator[tuple[float, bytes]]:
-    """The packets of a file written here: seconds since the epoch, and the IPv4 packet."""
+    """The packets of a file written here, as far as they are whole: seconds since the epoch, and the IPv4 packet."""
     data = path.read_bytes()
     offset = _FILE_HEADER.size
     while offset + _PACKET_HEADER.size <= len(data):
         seconds, microseconds, length, _ = _PACKET_HEADER.unpack_from(data, offset)
-        offset += _PACKET_HEADER.size
-        yield seconds + microseconds / 1e6, data[offset : offset + length]
-        offset += length
+        offset += _PACKET_HEADER.size + length
+        if offset <= len(data):
+            yield seconds + microseconds / 1e6, data[offset - length : offset]
 
 
 def main() -> NoReturn:

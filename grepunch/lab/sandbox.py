@@ -72,12 +72,13 @@ def run(
 
     Raises :class:`LabUnavailable`, :class:`SandboxFailure`, :class:`SandboxTimeout`.
     """
-    request = {
+    message = {
         "entry": entry,
         "arguments": dict(arguments or {}),
         "path": sys.path,
         "logs": None if logs is None else str(logs.resolve()),
     }
+    request = json.dumps(message).encode() + b"\n"
     deadline = None if timeout is None else time.monotonic() + timeout
     try:
         return _attempt(_WITH_USER, request, deadline)
@@ -88,7 +89,7 @@ def run(
     return _attempt(_WITHOUT_USER, request, deadline)
 
 
-def _attempt(flags: tuple[str, ...], request: Mapping[str, object], deadline: float | None) -> Any:
+def _attempt(flags: tuple[str, ...], request: bytes, deadline: float | None) -> Any:
     request_end, request_pipe = os.pipe()
     report_pipe, report_end = os.pipe()
     stderr = os.dup(2)
@@ -116,7 +117,10 @@ def _attempt(flags: tuple[str, ...], request: Mapping[str, object], deadline: fl
             if not _read_line(report, deadline):
                 process.wait()
                 raise _refusal(complaints)
-            os.write(request_pipe, json.dumps(request).encode() + b"\n")
+            try:
+                os.write(request_pipe, request)
+            except BrokenPipeError:
+                pass  # it has died since: the missing report says so below
             return _outcome(_read_line(report, deadline), process)
         finally:
             os.close(request_pipe)  # the first process sees it and leaves; nothing survives it
@@ -159,7 +163,7 @@ def _outcome(line: bytes, process: subprocess.Popen[bytes]) -> Any:
 def _refusal(complaints: IO[bytes]) -> LabUnavailable | SandboxFailure:
     complaints.seek(0)
     said = complaints.read().decode(errors="replace")
-    if "Traceback" in said:  # the namespaces were made, and Python did not start in them: no setting helps
+    if "Traceback" in said or "failed to execute" in said:  # there are namespaces, and Python did not start in them
         return SandboxFailure("NotStarted", said)
     return explain_refusal(said, read_namespace_settings(), root=os.geteuid() == 0)
 

@@ -312,6 +312,9 @@ class Lab:
 
     def _remove(self) -> None:
         for node in self._nodes:
+            for running in node.programs:
+                running.process.terminate()  # all at once, so that their clean-ups do not wait for one another
+        for node in self._nodes:
             node.stop()
         try:
             self._ip_batch(f"netns delete {node.name}" for node in self._nodes)

@@ -24,20 +24,20 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from live_support import RunInLab, Unavailable
 
 from grepunch.lab import sandbox
 from grepunch.lab.requirements import LabUnavailable
+from tests.live.live_support import RunInLab, Unavailable
 
 _TIMEOUT = 60.0  # seconds; a scenario that needs longer says so
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def unavailable() -> Unavailable:
     """What to do when this machine cannot run a live test: fail loudly, unless that very lack is permitted."""
-    permitted = set(os.environ.get("GREPUNCH_PERMIT_SKIPS", "").replace(",", " ").split())
 
     def give_up(error: LabUnavailable) -> NoReturn:
+        permitted = os.environ.get("GREPUNCH_PERMIT_SKIPS", "").replace(",", " ").split()
         if error.missing in permitted:
             pytest.skip(f"{error.missing}: {error}")
         pytest.fail(
@@ -74,6 +74,7 @@ def run_in_lab(lab_logs: Path, unavailable: Unavailable) -> RunInLab:
     return run
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything in this folder is a live test."""
     here = Path(__file__).parent

@@ -7,10 +7,10 @@ import time
 from typing import Any
 
 import pytest
-from live_support import CODE_PROTOCOL, FORMS, ICMP_UNREACHABLE, SETTLE, Gre, RunInLab, exchange, gre_v0
 
 from grepunch.lab.nat import GreTimers
 from grepunch.lab.topology import MEET_ADDRESSES, Lab, SidePlan
+from tests.live.live_support import CODE_PROTOCOL, FORMS, ICMP_UNREACHABLE, SETTLE, Gre, RunInLab, exchange, gre_v0
 
 PLAIN = ["v0", "0/0"]  # the forms whose key netfilter takes for the same in both directions
 
