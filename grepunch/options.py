@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 DEFAULT_WAIT = 90.0  # seconds; two windows of 30 s and the 35 s of silence between them
-DEFAULT_TRANSFER = 16 << 20  # bytes; about a second at the speed of a tunnel in user space
+DEFAULT_TRANSFER = 50_000_000  # bytes each way; a second or two at the speed of a tunnel in user space
 
 
 class Role(StrEnum):

@@ -72,6 +72,10 @@ class PeerUp:
     address: IPv4Address | None = None
     own_address: IPv4Interface | IPv4Address | None = None
     rtt: float | None = None
+    own_external: IPv4Address | None = None
+    """Where a rendezvous saw us come from."""
+    same_lan: bool = False
+    """Over a network that both are connected to."""
 
 
 @dataclass(frozen=True, slots=True)

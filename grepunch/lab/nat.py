@@ -165,13 +165,31 @@ G5 = _with(
     "GRE only as part of a PPTP session that the box has seen (ASA, IOS PAT, many carrier NATs)",
     _Part({Hook.FORWARD: ("ip protocol gre ct state new drop",)}),
 )
+# Nothing rewrites the source: the hosts' private addresses reach the provider, who drops them.
+G6 = _with(
+    G2,
+    "G6",
+    "GRE leaves untranslated",
+    _Part({Hook.RAW: ('iifname "lan" ip protocol gre notrack',)}),
+)
+# The version is the last 3 bits of the first 16 of either header; Call ID 0 or not matters in version 1 only.
+G7V0 = _with(G2, "G7V0", "GRE version 0 dropped", _Part({Hook.FORWARD: ("ip protocol gre @th,13,3 0 drop",)}))
+G7V1 = _with(G2, "G7V1", "GRE version 1 dropped", _Part({Hook.FORWARD: ("ip protocol gre @th,13,3 1 drop",)}))
+G7K = _with(
+    G1,
+    "G7K",
+    "GRE version 1 with a Call ID other than 0 dropped",
+    _Part({Hook.FORWARD: ("ip protocol gre @th,13,3 1 @th,48,16 != 0 drop",)}),
+)
 G13 = NatClass(
     "G13",
     "netfilter whose own input takes strays: the peer's early packet can occupy the slot ours needs",
     {Hook.FORWARD: _UNSOLICITED, Hook.POSTROUTING: _MASQUERADE},
 )
 
-_CLASSES: Mapping[str, NatClass] = {nat.name: nat for nat in (G0, G1, G1L, G2, G2S, G3, G4, G4R, G5, G13)}
+_CLASSES: Mapping[str, NatClass] = {
+    nat.name: nat for nat in (G0, G1, G1L, G2, G2S, G3, G4, G4R, G5, G6, G7V0, G7V1, G7K, G13)
+}
 _CHAINS: Mapping[str, tuple[NatClass, ...]] = {"G15": (G2S, G2)}  # double NAT: the home's own, then the carrier's
 
 

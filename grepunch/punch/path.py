@@ -226,6 +226,11 @@ class PathManager:
         return self._state
 
     @property
+    def received_at(self) -> float:
+        """When something authentic was heard last, or counted as heard."""
+        return self._received_at
+
+    @property
     def rtt(self) -> float | None:
         """Smoothed round trip in seconds."""
         return self._rtt

@@ -83,17 +83,18 @@ class Schedule:
     lead_packets: int
     silence: float
     burst_gaps: tuple[float, float]
+    window: float = WINDOW
 
     @classmethod
-    def with_rendezvous(cls, clock_error: float, *, long_timers: bool = False) -> Self:
+    def with_rendezvous(cls, clock_error: float, *, long_timers: bool = False, window: float = WINDOW) -> Self:
         """For a common start known to ``clock_error`` seconds (both sides' errors added)."""
         lead = LEAD_PACKETS_SYNCHRONISED if clock_error < SURE_SKEW else LEAD_PACKETS
-        return cls(True, lead, *_timers(long_timers))
+        return cls(True, lead, *_timers(long_timers), window)
 
     @classmethod
-    def alone(cls, *, long_timers: bool = False) -> Self:
+    def alone(cls, *, long_timers: bool = False, window: float = WINDOW) -> Self:
         """For two sides that only know each other's last address."""
-        return cls(False, LEAD_PACKETS, *_timers(long_timers))
+        return cls(False, LEAD_PACKETS, *_timers(long_timers), window)
 
     def burst_gap(self, entropy: Callable[[int], bytes]) -> float:
         """A random gap between two bursts."""

@@ -326,7 +326,7 @@ class Puncher:
     def _begin(self, now: float, phase: Phase) -> None:
         self._began = now
         self._timers.stop(_Timer.START)
-        self._timers.arm(_Timer.WINDOW, now + plan.WINDOW)
+        self._timers.arm(_Timer.WINDOW, now + self._schedule.window)
         no_nat = all(target.kind is CandidateKind.LAN for target in self._targets.values())
         if phase is Phase.FULL or no_nat:
             self._go_full(now, Phase.FULL)

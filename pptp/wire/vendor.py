@@ -24,6 +24,7 @@ _LCP_VENDOR = struct.Struct("!BBHI3sB")  # code, identifier, length, magic numbe
 # RFC 3772
 VENDOR_NETWORK_PROTOCOL = 0x005B
 _VENDOR_NETWORK = struct.Struct("!3sB")  # OUI, kind
+VENDOR_HEADER_SIZE = _VENDOR_NETWORK.size
 
 # ours, because no OUI was registered: locally administered
 OUI = b"\x02gp"

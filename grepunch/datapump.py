@@ -1,0 +1,203 @@
+"""The plain packet loop: TUN to sealed GRE and back, one packet after the other, many per wake-up.
+
+It is the readable reference of the data path. What it does not decide at a glance (a frame of PPP or control, a
+frame from another source, keys seen for the first time) goes to the peer machine. Everything dropped is counted by
+cause. The endpoint registers :meth:`DataPump.tun_readable` and :meth:`DataPump.gre_readable` with its event loop,
+and :meth:`DataPump.drops` feeds status.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from typing import Protocol
+
+from grepunch.peer import OVERHEAD, PeerMachine
+from grepunch.ports import Form, GreFrame
+from grepunch.routing import AddressTable
+from pptp.datapath import SealedPair
+from pptp.errors import Drop, DropError, WireError
+from pptp.wire.ppp import Protocol as PppProtocol
+from pptp.wire.sealed import is_sealed, receiver_index
+
+# ours, because a longer drain lets the other direction and the timers wait
+BATCH = 64
+
+_IPV4 = int(PppProtocol.IPV4)
+_IPV6 = int(PppProtocol.IPV6)
+
+
+class GrePort(Protocol):
+    """What the pump needs of the raw GRE socket."""
+
+    def receive(self, limit: int) -> list[GreFrame]:
+        """Up to ``limit`` frames that have arrived."""
+
+    def send_frame(self, destination: IPv4Address, form: Form, frame: bytes) -> bool:
+        """Send one PPP frame; False when the socket is full."""
+
+
+class TunPort(Protocol):
+    """What the pump needs of the TUN device."""
+
+    def read(self, limit: int) -> list[bytes]:
+        """Up to ``limit`` packets that the kernel sends."""
+
+    def write(self, packet: bytes) -> bool:
+        """Hand the kernel one packet; False when it does not take it."""
+
+
+@dataclass(slots=True)
+class PeerTraffic:
+    """One peer as the pump sees it, with its counters of inner traffic."""
+
+    name: str
+    machine: PeerMachine
+    rx_packets: int = 0
+    rx_bytes: int = 0
+    tx_packets: int = 0
+    tx_bytes: int = 0
+    touched: bool = False  # in this batch
+    heard: bool = False  # in this batch, from the hole
+    largest: int = 0
+    tap: Callable[[int, bytes, bool], None] | None = None  # for captures: protocol, packet, outgoing
+    drops: Counter[Drop] = field(default_factory=Counter)
+
+
+class DataPump:
+    """Moves packets between one TUN device, one raw GRE socket and any number of peers."""
+
+    def __init__(
+        self,
+        gre: GrePort,
+        tun: TunPort,
+        addresses: AddressTable[PeerTraffic],
+        *,
+        find_pair: Callable[[int], tuple[PeerTraffic, SealedPair] | None],
+        clear_frame: Callable[[GreFrame], None],
+        settled: Callable[[PeerTraffic], None],
+        now: Callable[[], float],
+    ) -> None:
+        """``find_pair`` gives peer and keys of a receiver index; ``clear_frame`` takes what is not sealed; ``settled``
+        is called for each peer whose machine may have something to send after a batch."""
+        self._gre = gre
+        self._tun = tun
+        self._addresses = addresses
+        self._find_pair = find_pair
+        self._clear_frame = clear_frame
+        self._settled = settled
+        self._now = now
+        self.drops: Counter[Drop] = Counter()
+
+    def tun_readable(self) -> None:
+        """Seal and send what the kernel has for the tunnel."""
+        packets = self._tun.read(BATCH)
+        owner_of = self._addresses.owner_of
+        touched: list[PeerTraffic] = []
+        for packet in packets:
+            version = packet[0] >> 4 if packet else 0
+            if version == 4 and len(packet) >= 20:
+                protocol, destination = _IPV4, packet[16:20]
+            elif version == 6 and len(packet) >= 40:
+                protocol, destination = _IPV6, packet[24:40]
+            else:
+                self.drops[Drop.MALFORMED] += 1
+                continue
+            traffic = owner_of(destination)
+            if traffic is None:
+                self.drops[Drop.NO_ROUTE] += 1
+                continue
+            machine = traffic.machine
+            hole, pair = machine.hole, machine.sending_pair
+            if hole is None or pair is None or protocol not in machine.networks:
+                traffic.drops[Drop.WRONG_PHASE] += 1
+                continue
+            if traffic.tap is not None:
+                traffic.tap(protocol, packet, True)
+            if not self._gre.send_frame(hole[0], hole[1], pair.seal(protocol, packet)):
+                traffic.drops[Drop.QUEUE_FULL] += 1
+                continue
+            size = len(packet)
+            traffic.tx_packets += 1
+            traffic.tx_bytes += size
+            if not traffic.touched:
+                traffic.touched = True
+                touched.append(traffic)
+            if size > traffic.largest:
+                traffic.largest = size
+        if touched:
+            now = self._now()
+            for traffic in touched:
+                hole = traffic.machine.hole
+                traffic.machine.sent(now, traffic.largest + (OVERHEAD[hole[1]] if hole is not None else 0))
+                traffic.touched, traffic.largest = False, 0
+                self._settled(traffic)
+
+    def gre_readable(self) -> None:
+        """Open what has arrived: data to the kernel, everything else to the peer machines."""
+        touched: list[PeerTraffic] = []
+        for frame in self._gre.receive(BATCH):
+            ppp = frame.ppp
+            if not is_sealed(ppp):
+                self._clear_frame(frame)
+                continue
+            try:
+                found = self._find_pair(receiver_index(ppp))
+                if found is None:
+                    self.drops[Drop.UNKNOWN_SESSION] += 1
+                    continue
+                traffic, pair = found
+                protocol, data, _ = pair.open(ppp)
+            except WireError:
+                self.drops[Drop.MALFORMED] += 1
+                continue
+            except DropError:
+                continue  # counted by the pair
+            if self._opened(frame, traffic, pair, protocol, data):
+                traffic.heard = True
+            if not traffic.touched:
+                traffic.touched = True
+                touched.append(traffic)
+        if touched:
+            now = self._now()
+            for traffic in touched:
+                if traffic.heard:
+                    traffic.machine.heard(now)
+                traffic.touched = traffic.heard = False
+                self._settled(traffic)
+
+    def _opened(self, frame: GreFrame, traffic: PeerTraffic, pair: SealedPair, protocol: int, data: bytes) -> bool:
+        """Take what a frame held; True when it was data that came the ordinary way."""
+        machine = traffic.machine
+        ordinary = (frame.source, frame.form) == machine.hole and machine.settled_on(pair)
+        if protocol not in (_IPV4, _IPV6):
+            machine.receive_opened(pair, protocol, bytes(data), (frame.source, frame.form), self._now())
+            return False
+        if not ordinary:
+            machine.receive_opened(pair, protocol, b"", (frame.source, frame.form), self._now())
+        cause = self._refusal(traffic, protocol, data)
+        if cause is not None:
+            traffic.drops[cause] += 1
+            return ordinary
+        if traffic.tap is not None:
+            traffic.tap(protocol, data, False)
+        if self._tun.write(data):
+            traffic.rx_packets += 1
+            traffic.rx_bytes += len(data)
+        else:
+            traffic.drops[Drop.QUEUE_FULL] += 1
+        return ordinary
+
+    def _refusal(self, traffic: PeerTraffic, protocol: int, data: bytes) -> Drop | None:
+        """Why an authentic packet is not let in; None when it is."""
+        if protocol not in traffic.machine.networks:
+            return Drop.WRONG_PHASE
+        if protocol == _IPV4 and len(data) >= 20 and data[0] >> 4 == 4:
+            source = data[12:16]
+        elif protocol == _IPV6 and len(data) >= 40 and data[0] >> 4 == 6:
+            source = data[8:24]
+        else:
+            return Drop.MALFORMED
+        return None if self._addresses.may_send(traffic.name, source) else Drop.NOT_ALLOWED

@@ -1,0 +1,372 @@
+"""One running endpoint: everything that `serve` and `dial` own, from the first socket to the last address removed.
+
+It opens what the system gives (raw socket, TUN device, rendezvous connections), makes a peer machine for each
+peer, moves bytes between them, and hands what they say to the interface, the status and the reporter. It decides
+nothing about protocols. One endpoint is one process and one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable
+from contextlib import AsyncExitStack, suppress
+from ipaddress import IPv4Network
+
+from grepunch import __version__, interface
+from grepunch.admission import HandshakeDesk
+from grepunch.config import Keys, Profile, read_keys
+from grepunch.config import Peer as PeerProfile
+from grepunch.control_socket import serve_status
+from grepunch.datapump import DataPump, PeerTraffic
+from grepunch.dialing import Dialing
+from grepunch.interface import TunnelInterface
+from grepunch.io.clock import entropy, now
+from grepunch.io.rawgre import RawGre
+from grepunch.meetings import Meetings, Member
+from grepunch.options import Action, EndpointOptions, Role
+from grepunch.outcome import Attempt
+from grepunch.peer import (
+    InnerMtu,
+    MailboxSend,
+    PeerConfig,
+    PeerEvent,
+    PeerMachine,
+    PeerState,
+    SessionEnded,
+)
+from grepunch.ports import GreFrame, GreSend
+from grepunch.progress import Level, Notice, Planned, Reporter, StateChanged
+from grepunch.recording import Recording
+from grepunch.routing import AddressTable
+from grepunch.runtime import ProfileLock
+from grepunch.secure.constants import SESSION_ID_SIZE
+from grepunch.secure.exchange import KeyExchange
+from grepunch.secure.identity import Identity, shared_secret
+from grepunch.sessions import session_factory
+from grepunch.status import RendezvousStatus, Stage, Status
+from grepunch.story import Story
+from grepunch.verdict import Failure, Verdict, VerdictKind, failure
+from pptp.crypto.aead import Suite
+from pptp.datapath import SealedPair
+from pptp.ppp.ipcp import Ipv4Up
+from pptp.ppp.ipv6cp import Ipv6Up
+
+# ours: goodbyes take a second at the most, and a second signal does not wait for them
+GOODBYE = 1.5
+PROGRESS_INTERVAL = 0.25
+_NO_CAPABILITIES = 0  # none is defined yet
+_SUITES = (Suite.AES_256_GCM, Suite.CHACHA20_POLY1305)
+
+
+async def run_endpoint(profile: Profile, options: EndpointOptions, reporter: Reporter) -> Verdict:
+    """Run a profile until it ends by itself or is cancelled; everything it made is gone when this returns.
+
+    Raises :class:`Failure` for what stands in the way of starting.
+    """
+    keys = read_keys(profile)
+    _check_role(profile, options)
+    if options.action is Action.DRY_RUN:
+        for line in interface.planned(profile):
+            reporter.report(Planned(line))
+        return Verdict(VerdictKind.UP)
+    obstacle = interface.obstacle()
+    if obstacle is not None:
+        return obstacle
+    with ProfileLock(profile.name):
+        removed = interface.clean_up(profile.name)
+        if options.action is Action.CLEANUP:
+            return Verdict(VerdictKind.UP, "\n".join(f"removed: {what}" for what in removed) or "nothing was left")
+        for what in removed:
+            reporter.report(Notice(f"removed what a killed run had left: {what}", Level.WARNING))
+        return await Endpoint(profile, keys, options, reporter).run()
+
+
+def _check_role(profile: Profile, options: EndpointOptions) -> None:
+    if options.role is Role.DIAL and len(profile.peers) != 1:
+        raise failure(
+            VerdictKind.PROFILE_INVALID,
+            f"{profile.name}: dial needs exactly one [[peer]], and there are {len(profile.peers)}",
+            "Use one profile for each peer to dial; `serve` takes any number.",
+        )
+
+
+class Endpoint:
+    """See the module."""
+
+    def __init__(self, profile: Profile, keys: Keys, options: EndpointOptions, reporter: Reporter) -> None:
+        self._profile = profile
+        self._keys = keys
+        self._options = options
+        self._reporter = reporter
+        self._started = now()
+        self._interface = TunnelInterface(profile)
+        self._recording = Recording(options.capture, profile.interface.address)
+        self._addresses: AddressTable[PeerTraffic] = AddressTable()
+        self._indices: dict[int, PeerTraffic] = {}
+        self._armed: dict[str, tuple[float, asyncio.TimerHandle]] = {}
+        self._secrets = {peer.name: shared_secret(keys.private_key, peer.public_key) for peer in profile.peers}
+        self._peers = {peer.name: self._make_peer(peer) for peer in profile.peers}
+        self._stories = {name: Story(traffic, self._started) for name, traffic in self._peers.items()}
+        self._meetings: Meetings | None = None
+        self._all_closed = asyncio.Event()
+        self._fault: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+
+    def _make_peer(self, peer: PeerProfile) -> PeerTraffic:
+        profile, keys = self._profile, self._keys
+        dials = self._options.role is Role.DIAL
+        exchange = KeyExchange(
+            identity=Identity(keys.private_key, keys.public_key),
+            peer_public_key=peer.public_key,
+            preshared_key=keys.preshared_keys.get(peer.name),
+            session_id=entropy(SESSION_ID_SIZE),
+            capabilities=_NO_CAPABILITIES,
+            suites=_SUITES,
+            entropy=entropy,
+            allocate_index=lambda: self._allocate_index(peer.name),
+            release_index=self._release_index,
+        )
+        config = PeerConfig(
+            name=peer.name,
+            public_key=peer.public_key,
+            dialing=dials,
+            uses_rendezvous=profile.rendezvous is not None,
+            forms=profile.punch.forms,
+            last_known_address=peer.last_known_address,
+            keepalive=profile.punch.keepalive,
+            window=profile.punch.window,
+        )
+        local = profile.interface.address
+        machine = PeerMachine(
+            config,
+            exchange,
+            own_public_key=keys.public_key,
+            static_secret=self._secrets[peer.name],
+            new_session=session_factory(
+                dials=dials,
+                local=local.ip if local is not None else None,
+                remote=peer.address,
+                own_public_key=keys.public_key,
+                entropy=entropy,
+            ),
+            clock=lambda: self._meetings.clock_of(peer.name) if self._meetings is not None else None,
+            interfaces=self._interface.host_interfaces,
+            entropy=entropy,
+        )
+        traffic = PeerTraffic(peer.name, machine)
+        own = (IPv4Network(peer.address),) if peer.address is not None else ()
+        self._addresses.add(peer.name, traffic, (*own, *peer.allowed))
+        return traffic
+
+    # -- life -------------------------------------------------------------------------------------------------
+
+    async def run(self) -> Verdict:
+        """Open everything, run until the end, close everything."""
+        async with AsyncExitStack() as stack:
+            stack.enter_context(self._recording)
+            with interface.host_verdicts():
+                self._gre = RawGre(self._recording.wire_tap)  # before any route: nothing may answer for us
+            stack.callback(self._gre.close)
+            stack.enter_context(self._interface)
+            self._desk = HandshakeDesk(
+                Identity(self._keys.private_key, self._keys.public_key),
+                {traffic.machine.config.public_key: traffic for traffic in self._peers.values()},
+                by_index=self._indices.get,
+                settled=self._flush,
+                answer=self._answer,
+                entropy=entropy,
+                now=now,
+            )
+            self._pump = DataPump(
+                self._gre,
+                self._interface.device,
+                self._addresses,
+                find_pair=self._find_pair,
+                clear_frame=self._desk.receive,
+                settled=self._flush,
+                now=now,
+            )
+            remotes = {peer.name: peer.address for peer in self._profile.peers}
+            self._recording.tap(tuple(self._peers.values()), remotes)
+            await stack.enter_async_context(serve_status(self._profile.name, self.status))
+            return await self._run_open(stack)
+
+    async def _run_open(self, stack: AsyncExitStack) -> Verdict:
+        """With everything open: read sockets, run tasks, until one of them has a verdict."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._gre.fileno(), self._gre_readable)
+        stack.callback(loop.remove_reader, self._gre.fileno())
+        loop.add_reader(self._interface.device.fileno(), self._pump.tun_readable)
+        stack.callback(loop.remove_reader, self._interface.device.fileno())
+        stack.callback(self._disarm)
+        self._report_start()
+        tasks: list[asyncio.Future[Verdict]] = [self._fault, loop.create_task(self._show_progress())]
+        if self._profile.rendezvous is not None:
+            self._meetings = self._make_meetings(self._profile.rendezvous.urls)
+            tasks.append(loop.create_task(_forever(self._meetings.run())))
+        if self._options.role is Role.DIAL:
+            story = next(iter(self._stories.values()))
+            tasks.append(loop.create_task(Dialing(self._options, self._reporter).watch(story, self._attempt)))
+        stack.push_async_callback(_cancel, tasks)
+        stack.push_async_callback(self._say_goodbye)
+        for traffic in self._peers.values():
+            traffic.machine.start(now())
+            self._flush(traffic)
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return next(iter(done)).result()
+
+    def _make_meetings(self, urls: tuple[str, ...]) -> Meetings:
+        rendezvous = self._profile.rendezvous
+        return Meetings(
+            urls,
+            [Member(name, traffic.machine, self._secrets[name]) for name, traffic in self._peers.items()],
+            own_public_key=self._keys.public_key,
+            ca_file=rendezvous.ca_file if rendezvous is not None else None,
+            entropy=entropy,
+            now=now,
+            on_change=lambda name: self._flush(self._peers[name]),
+            on_notice=lambda text, peer: self._reporter.report(Notice(text, Level.WARNING, peer)),
+        )
+
+    def _report_start(self) -> None:
+        device = self._profile.interface.name
+        self._reporter.report(StateChanged(Stage.STARTING, detail=f"{device}, mtu {self._interface.mtu}"))
+        if self._interface.guard_left_out:
+            self._reporter.report(Notice(self._interface.guard_left_out, Level.WARNING))
+
+    async def _say_goodbye(self) -> None:
+        """Tell every peer, and give it a moment to hear."""
+        for traffic in self._peers.values():
+            traffic.machine.close(now())
+            self._flush(traffic)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE):
+                await self._all_closed.wait()
+
+    async def _show_progress(self) -> Verdict:
+        """The punch under way, a few times a second."""
+        while True:
+            await asyncio.sleep(PROGRESS_INTERVAL)
+            external = self._meetings.external if self._meetings is not None else None
+            for name, story in self._stories.items():
+                machine = self._peers[name].machine
+                progress = story.progress(machine.punch_counts, machine.peer_external, external, now())
+                if progress is not None:
+                    self._reporter.report(progress)
+
+    def _attempt(self, waited: float) -> Attempt:
+        """What is known of the peer that is dialled."""
+        story = next(iter(self._stories.values()))
+        error = self._meetings.error if self._meetings is not None else ""
+        return story.attempt(waited, now(), uses_rendezvous=self._meetings is not None, meeting_error=error)
+
+    def status(self) -> Status:
+        """The endpoint as `status` shows it."""
+        at, servers = now(), self._meetings.servers if self._meetings is not None else []
+        return Status(
+            profile=self._profile.name,
+            role=self._options.role,
+            pid=os.getpid(),
+            uptime=at - self._started,
+            version=__version__,
+            interface=self._profile.interface.name,
+            address=self._profile.interface.address,
+            peers=tuple(story.status(at) for story in self._stories.values()),
+            rendezvous=tuple(RendezvousStatus(s.url, s.connected, s.external) for s in servers),
+        )
+
+    # -- moving bytes -----------------------------------------------------------------------------------------
+
+    def _gre_readable(self) -> None:
+        self._pump.gre_readable()
+        for news in self._gre.news():
+            for traffic in self._peers.values():
+                traffic.machine.receive_news(news, now())
+                self._flush(traffic)
+
+    def _answer(self, frame: GreFrame, ppp: bytes) -> None:
+        self._gre.send(GreSend(frame.source, frame.form, ppp))
+
+    def _find_pair(self, index: int) -> tuple[PeerTraffic, SealedPair] | None:
+        traffic = self._indices.get(index)
+        pair = traffic.machine.pair(index) if traffic is not None else None
+        return (traffic, pair) if traffic is not None and pair is not None else None
+
+    def _allocate_index(self, name: str) -> int:
+        while (index := int.from_bytes(entropy(4), "big")) in self._indices or index == 0:
+            pass
+        self._indices[index] = self._peers[name]
+        return index
+
+    def _release_index(self, index: int) -> None:
+        self._indices.pop(index, None)
+
+    def _flush(self, traffic: PeerTraffic) -> None:
+        """The one exit of a peer machine: send, tell, re-arm one timer."""
+        machine = traffic.machine
+        for item in machine.transmits():
+            if isinstance(item, MailboxSend):
+                if self._meetings is not None:
+                    self._meetings.send(traffic.name, item.blob)
+            else:
+                self._gre.send(item)
+        for event in machine.events():
+            try:
+                self._take(traffic, event)
+            except Failure as failed:  # this host would not have an address or a route
+                if not self._fault.done():
+                    self._fault.set_result(failed.verdict)
+        deadline, armed = machine.deadline(), self._armed.get(traffic.name)
+        if deadline is None or (armed is not None and armed[0] <= deadline):
+            return  # a timer that fires early is harmless, and cheaper than arming anew for every batch
+        if armed is not None:
+            armed[1].cancel()
+        handle = asyncio.get_running_loop().call_later(max(0.0, deadline - now()), self._timer_fired, traffic)
+        self._armed[traffic.name] = (deadline, handle)
+
+    def _timer_fired(self, traffic: PeerTraffic) -> None:
+        self._armed.pop(traffic.name, None)
+        traffic.machine.handle_timeout(now())
+        self._flush(traffic)
+
+    def _disarm(self) -> None:
+        for _, handle in self._armed.values():
+            handle.cancel()
+        self._armed.clear()
+
+    # -- what peers say -----------------------------------------------------------------------------------------
+
+    def _take(self, traffic: PeerTraffic, event: PeerEvent) -> None:
+        name = traffic.name
+        match event:
+            case InnerMtu(octets=octets):
+                self._interface.peer_mtu(name, octets)
+            case Ipv4Up(local=local, remote=remote):
+                peer = next(peer for peer in self._profile.peers if peer.name == name)
+                self._addresses.add(name, traffic, (IPv4Network(remote), *peer.allowed))
+                self._interface.peer_up(name, local, remote)
+            case Ipv6Up(local=local_identifier, remote=remote_identifier):
+                self._addresses.set_interface_identifier(name, remote_identifier)
+                self._interface.ipv6_up(local_identifier)
+            case SessionEnded():
+                self._addresses.set_interface_identifier(name, None)
+                self._interface.peer_down(name)
+            case _:
+                pass
+        external = self._meetings.external if self._meetings is not None else None
+        for told in self._stories[name].take(event, now(), external):
+            self._reporter.report(told)
+        if all(traffic.machine.state is PeerState.CLOSED for traffic in self._peers.values()):
+            self._all_closed.set()
+
+
+async def _forever(work: Awaitable[None]) -> Verdict:
+    """A task that ends by being cancelled, or by raising."""
+    await work
+    raise failure(VerdictKind.INTERNAL, "a task that never ends has ended")
+
+
+async def _cancel(tasks: list[asyncio.Future[Verdict]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,181 @@
+"""The tunnel interface of a profile: device, addresses, MTU and routes, following which peers are up.
+
+The routes to what lies behind a peer are there while the peer's session is; they stay through a repair, so that
+nothing leaks past the tunnel meanwhile. Every peer has an MTU of its own, and the device the smallest of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from typing import NoReturn
+
+from grepunch.config import Profile
+from grepunch.io import capabilities, nftguard
+from grepunch.io.errors import AddressClash, BadName, HostError, NameTaken, NoPrivilege
+from grepunch.io.netconf import InterfacePlan, Netconf, host_interfaces, remove_leftovers, render
+from grepunch.io.tun import Tun
+from grepunch.peer import OVERHEAD
+from grepunch.ports import Form
+from grepunch.verdict import Failure, Verdict, VerdictKind
+from pptp.mtu import INITIAL_OUTER, IPV6_MINIMUM, inner_mtu
+
+_KINDS = {
+    NoPrivilege: VerdictKind.NO_PRIVILEGE,
+    BadName: VerdictKind.PROFILE_INVALID,
+    AddressClash: VerdictKind.ADDRESS_CLASH,
+    NameTaken: VerdictKind.ADDRESS_CLASH,
+}
+
+START_MTU = inner_mtu(INITIAL_OUTER, OVERHEAD[Form.V1])
+
+
+def verdict_of(error: HostError) -> Verdict:
+    """The verdict that a refusal of this host amounts to."""
+    return Verdict(_KINDS.get(type(error), VerdictKind.UNSUPPORTED_HOST), error.sentence, error.advice)
+
+
+@contextmanager
+def host_verdicts() -> Iterator[None]:
+    """What this host refuses inside the block leaves it as a :class:`Failure`."""
+    try:
+        yield
+    except HostError as error:
+        _fail(error)
+
+
+def _fail(error: HostError) -> NoReturn:
+    raise Failure(verdict_of(error)) from error
+
+
+def obstacle() -> Verdict | None:
+    """The first thing that keeps this host from running an endpoint, or None. Touches nothing."""
+    missing = next((need.error for need in capabilities.check() if need.required and need.error is not None), None)
+    return verdict_of(missing) if missing is not None else None
+
+
+def clean_up(profile: str) -> list[str]:
+    """Remove what a killed process of this profile left; what it was, in words. The caller holds the lock."""
+    with host_verdicts():
+        return remove_leftovers(profile)
+
+
+def planned(profile: Profile) -> list[str]:
+    """Everything that running a profile would do to this host, as commands that would do the same."""
+    networks = [network for peer in profile.peers for network in _networks(profile, peer.name)]
+    return [*render(_plan(profile, networks)), *nftguard.rules(profile.name).splitlines()]
+
+
+def _plan(profile: Profile, networks: Sequence[IPv4Network]) -> InterfacePlan:
+    address = profile.interface.address
+    return InterfacePlan(
+        profile=profile.name,
+        name=profile.interface.name,
+        addresses=(address,) if address is not None else (),
+        mtu=profile.interface.mtu or START_MTU,
+        routes=tuple(networks),
+    )
+
+
+def _networks(profile: Profile, name: str) -> list[IPv4Network]:
+    """What is to be routed to a peer: its address where the interface's network does not hold it, and the profile's
+    routes that it is allowed."""
+    peer = next(peer for peer in profile.peers if peer.name == name)
+    connected = profile.interface.address
+    own: list[IPv4Network] = []
+    if peer.address is not None and (connected is None or peer.address not in connected.network):
+        own.append(IPv4Network(peer.address))
+    return own + [
+        route for route in profile.interface.routes if any(route.subnet_of(allowed) for allowed in peer.allowed)
+    ]
+
+
+class TunnelInterface:
+    """One TUN device with its configuration; a context manager that leaves nothing behind.
+
+    Entering and every change raise :class:`Failure` with the host's own words.
+    """
+
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+        self._plan = _plan(profile, ())
+        self._netconf = Netconf()
+        self._tun: Tun | None = None
+        self._routes: dict[str, list[IPv4Network]] = {}
+        self._mtus: dict[str, int] = {}
+        self.guard_left_out = ""
+
+    def __enter__(self) -> TunnelInterface:
+        with host_verdicts():
+            self._tun = Tun(self._profile.interface.name)
+            try:
+                self._netconf.apply(self._plan)
+            except BaseException:
+                self._tun.close()
+                raise
+            left_out = nftguard.install(self._profile.name)
+            self.guard_left_out = left_out.sentence if left_out is not None else ""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._netconf.undo()
+            nftguard.remove(self._profile.name)
+        finally:
+            self.device.close()
+
+    @property
+    def device(self) -> Tun:
+        """The device itself, for the data pump."""
+        if self._tun is None:
+            raise ValueError("the interface is not open")
+        return self._tun
+
+    @property
+    def mtu(self) -> int:
+        """The inner MTU of the device."""
+        return self._plan.mtu
+
+    def peer_up(self, name: str, local: IPv4Address, remote: IPv4Address) -> None:
+        """IPv4 is up with a peer: its routes, and the addresses that it gave where the profile has none."""
+        self._routes[name] = _networks(self._profile, name)
+        addresses = self._plan.addresses
+        if self._profile.interface.address is None:
+            addresses = (IPv4Interface(f"{local}/32"), *(a for a in addresses if a.version == 6))
+            self._routes[name].append(IPv4Network(remote))
+        self._apply(replace(self._plan, addresses=addresses))
+
+    def ipv6_up(self, identifier: bytes) -> None:
+        """IPV6CP is up: our link-local address with the identifier of 8 octets that was agreed."""
+        address = IPv6Interface((IPv6Address(b"\xfe\x80" + bytes(6) + identifier), 64))
+        if address not in self._plan.addresses and self._plan.mtu >= IPV6_MINIMUM:
+            self._apply(replace(self._plan, addresses=(*self._plan.addresses, address)))
+
+    def peer_down(self, name: str) -> None:
+        """The session with a peer is over."""
+        self._mtus.pop(name, None)
+        if self._routes.pop(name, None) is not None:
+            self._apply(self._plan)
+
+    def peer_mtu(self, name: str, mtu: int) -> None:
+        """The largest inner packet that the path to a peer carries."""
+        self._mtus[name] = mtu
+        if self._profile.interface.mtu is None:
+            self._apply(replace(self._plan, mtu=min(self._mtus.values())))
+
+    def host_interfaces(self) -> list[IPv4Interface]:
+        """This host's other addresses, for LAN candidates."""
+        with host_verdicts():
+            return host_interfaces(self._profile.interface.name)
+
+    def _apply(self, plan: InterfacePlan) -> None:
+        routes: tuple[IPv4Network | IPv6Network, ...] = tuple(
+            dict.fromkeys(network for networks in self._routes.values() for network in networks)
+        )
+        plan = replace(plan, routes=routes)
+        if plan != self._plan:
+            with host_verdicts():
+                self._netconf.apply(plan)
+            self._plan = plan

@@ -1,0 +1,97 @@
+"""From what was seen to a verdict: why a peer did not come up, said in the words of the one table.
+
+Pure; the endpoint asks when its patience is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from grepunch.punch.report import Direction, Fate, Finding, FormSummary, diagnose
+from grepunch.verdict import Verdict, VerdictKind
+
+_WAY = {Direction.OUTWARD: "from here to the peer", Direction.INWARD: "from the peer to here"}
+_PLACE = {
+    Fate.DIED_ON_OUR_SIDE: "died on this side",
+    Fate.DIED_ON_PEER_SIDE: "died on the peer's side",
+    Fate.DIED: "died on the way",
+    Fate.PASSED: "passed",
+    Fate.NOT_TRIED: "were not sent",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What is known of an attempt that has not come up.
+
+    ``meeting_error`` is the reason no rendezvous answers (empty while one does or none is used), ``met`` whether
+    the peer was ever present there, ``handshake`` whether keys were agreed.
+    """
+
+    waited: float
+    peer: str
+    uses_rendezvous: bool = False
+    meeting_error: str = ""
+    met: bool = False
+    keys: bool = False
+    heard: bool = False
+    authentication_failed: str = ""
+    same_nat: bool = False
+    path: bool = False
+    ours: tuple[FormSummary, ...] = ()
+    theirs: tuple[FormSummary, ...] = ()
+    link_error: str = ""
+    next_round_in: float | None = None  # seconds; None while punching or with nothing planned
+
+
+def explain(attempt: Attempt) -> Verdict:
+    """The verdict on an attempt whose time is over."""
+    waited = f"{attempt.waited:.0f} s"
+    if attempt.authentication_failed:
+        return Verdict(VerdictKind.AUTH_FAILED, f"the handshake with {attempt.peer}: {attempt.authentication_failed}")
+    if attempt.link_error:
+        return Verdict(VerdictKind.NOT_AGREED, attempt.link_error)
+    if attempt.meeting_error and not attempt.met:
+        return Verdict(VerdictKind.RENDEZVOUS_UNREACHABLE, attempt.meeting_error)
+    if attempt.uses_rendezvous and not attempt.keys:
+        where = (
+            "came to the rendezvous but did not answer the handshake" if attempt.met else "was not at the rendezvous"
+        )
+        return Verdict(VerdictKind.PEER_ABSENT, f"{attempt.peer} {where} within {waited}")
+    if attempt.path:
+        return Verdict(VerdictKind.NOT_AGREED, f"GRE passes, but PPP did not come up within {waited}")
+    if attempt.same_nat:
+        return Verdict(
+            VerdictKind.NAT_BLOCKED,
+            "both peers are behind the same NAT and share no LAN: GRE cannot turn around inside it",
+            facts={"direction": "both", "same_nat": True},
+        )
+    return _blocked(attempt)
+
+
+def _blocked(attempt: Attempt) -> Verdict:
+    findings = diagnose(attempt.ours, attempt.theirs)
+    direction = dead_direction(findings)
+    sentences = describe(findings)
+    detail = "\n".join(sentences) if sentences else f"no GRE packet of {attempt.peer} arrived in {attempt.waited:.0f} s"
+    refused_here = any(f.fate is Fate.DIED_ON_OUR_SIDE for f in findings)
+    if not attempt.uses_rendezvous and not attempt.heard and not refused_here:
+        # nothing but silence: a peer that is absent, one with another key and a blocked path look the same from here
+        return Verdict(VerdictKind.PEER_ABSENT, detail, facts={"direction": direction})
+    return Verdict(VerdictKind.NAT_BLOCKED, detail, facts={"direction": direction})
+
+
+def dead_direction(findings: Sequence[Finding]) -> str:
+    """``outward``, ``inward`` or ``both``: where no form passed."""
+    dead = [way for way in Direction if not any(f.fate is Fate.PASSED for f in findings if f.direction is way)]
+    return dead[0].value if len(dead) == 1 else "both"
+
+
+def describe(findings: Sequence[Finding]) -> list[str]:
+    """One sentence per form and direction that was tried."""
+    return [
+        f"GRE {finding.form} packets {_WAY[finding.direction]} {_PLACE[finding.fate]} ({finding.evidence})"
+        for finding in findings
+        if finding.fate is not Fate.NOT_TRIED
+    ]

@@ -1,0 +1,32 @@
+"""One punched peer: the machine that joins key exchange, session, traversal and path, and its parts."""
+
+from grepunch.peer.events import (
+    HandshakeFailed,
+    MailboxSend,
+    PathUp,
+    PeerConfig,
+    PeerEvent,
+    PeerState,
+    PeerTransmit,
+    PunchFailed,
+    SessionEnded,
+    StateChanged,
+)
+from grepunch.peer.hole import OVERHEAD, InnerMtu
+from grepunch.peer.machine import PeerMachine
+
+__all__ = [
+    "OVERHEAD",
+    "HandshakeFailed",
+    "InnerMtu",
+    "MailboxSend",
+    "PathUp",
+    "PeerConfig",
+    "PeerEvent",
+    "PeerMachine",
+    "PeerState",
+    "PeerTransmit",
+    "PunchFailed",
+    "SessionEnded",
+    "StateChanged",
+]

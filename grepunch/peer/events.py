@@ -1,0 +1,99 @@
+"""What a peer machine is told at its making, what it sends, and what it tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Address
+
+from grepunch.peer.hole import InnerMtu
+from grepunch.ports import Form, GreSend
+from grepunch.punch.report import FormSummary
+from pptp.errors import Terminated
+from pptp.ppp.control_protocol import NetworkDown, NetworkUp
+
+
+class PeerState(StrEnum):
+    """Where a peer stands."""
+
+    WAITING = "waiting"  # for the peer to be there
+    HANDSHAKE = "handshake"
+    PUNCHING = "punching"
+    NEGOTIATING = "negotiating"  # PPTP and PPP, over a path that is proven
+    UP = "up"
+    REPAIRING = "repairing"  # a live session whose path has fallen silent
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConfig:
+    """What the profile says about one peer. ``last_known_address`` lets it work without a rendezvous."""
+
+    name: str
+    public_key: bytes
+    dialing: bool
+    uses_rendezvous: bool
+    forms: tuple[Form, ...] = (Form.V1, Form.V0)
+    last_known_address: IPv4Address | None = None
+    keepalive: float = 4.0
+    window: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxSend:
+    """Send this through the rendezvous to the peer."""
+
+    blob: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged:
+    """A new state, with what was seen in words."""
+
+    state: PeerState
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PathUp:
+    """The first sealed frame of the peer came over this path, ``seconds`` after both were present.
+
+    ``same_lan``: the path lies within a network that both are connected to.
+    """
+
+    address: IPv4Address
+    form: Form
+    seconds: float
+    same_lan: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PunchFailed:
+    """A window went by in vain: both sides' counts (``theirs`` empty where unknown).
+
+    ``next_in``: seconds of silence before the next one; None where sparse packets go on meanwhile.
+    """
+
+    ours: tuple[FormSummary, ...]
+    theirs: tuple[FormSummary, ...]
+    same_nat: bool
+    next_in: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeFailed:
+    """The key exchange gave up; ``reason`` is its sentence. ``authentication``: the peer answered, but wrongly."""
+
+    reason: str
+    authentication: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnded:
+    """The session is over; the machine looks for the next one, unless it was closed."""
+
+    cause: Terminated
+
+
+PeerEvent = StateChanged | PathUp | PunchFailed | HandshakeFailed | InnerMtu | NetworkUp | NetworkDown | SessionEnded
+PeerTransmit = MailboxSend | GreSend

@@ -1,0 +1,236 @@
+"""The hole: the punched path in use, from its nomination until nothing is heard through it any more.
+
+Joins the path manager's judgement with the small sealed messages that feed it: keepalives, challenges, padded
+probes of the path's size. It does not seal: what it wants to say it hands to the peer machine, with the place it is
+for. A new place is taken only by nomination, or after the peer has answered a challenge from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from grepunch.ports import Form, PathNews
+from grepunch.punch.path import CheckDue, KeepaliveDue, PathDead, PathManager, PathState, Recovered, Suspect
+from grepunch.punch.pathmtu import MtuProbeDue, OuterMtu
+from pptp.mtu import OVERHEAD_SEALED_V0, OVERHEAD_SEALED_V1, inner_mtu
+from pptp.wire.sealed import EMPTY_PROTOCOL
+from pptp.wire.vendor import VENDOR_HEADER_SIZE, VENDOR_NETWORK_PROTOCOL, SealedKind, build_vendor_network
+
+# ours: long enough that nobody guesses it
+CHALLENGE_SIZE = 8
+# ours: one challenge a second to a new source, so that nobody can be flooded by us
+CHALLENGE_INTERVAL = 1.0
+
+OVERHEAD = {Form.V1: OVERHEAD_SEALED_V1, Form.V0: OVERHEAD_SEALED_V0}
+
+Place = tuple[IPv4Address, Form]
+
+
+@dataclass(frozen=True, slots=True)
+class SealedOut:
+    """Seal this and send it to ``place``."""
+
+    protocol: int
+    data: bytes = field(repr=False)
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class FirstFrame:
+    """The first sealed frame of the peer has come through this hole."""
+
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """Nothing has been heard for so many seconds where something was due; ``dead`` when the path is given up."""
+
+    seconds: float
+    dead: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HeardAgain:
+    """After ``Silent``: it was only a pause."""
+
+
+@dataclass(frozen=True, slots=True)
+class InnerMtu:
+    """The largest inner packet that the path carries, in octets."""
+
+    octets: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The peer answered from another place, which is the hole's now."""
+
+    place: Place
+
+
+HoleEvent = FirstFrame | Silent | HeardAgain | InnerMtu | Moved
+
+
+@dataclass(slots=True)
+class _Challenge:
+    place: Place
+    value: bytes
+    at: float
+
+
+class Hole:
+    """See the module. One for each session of a peer."""
+
+    def __init__(self, *, keepalive: float, entropy: Callable[[int], bytes]) -> None:
+        self.place: Place | None = None
+        self.heard = False  # the peer's sealed frames come through it
+        self.path = PathManager(keepalive=keepalive)
+        self._entropy = entropy
+        self._check: _Challenge | None = None
+        self._move: _Challenge | None = None
+        self._out: list[SealedOut] = []
+        self._events: list[HoleEvent] = []
+
+    # -- the machine contract -------------------------------------------------------------------------------
+
+    def transmits(self) -> list[SealedOut]:
+        """Drain what is to be sealed and sent."""
+        out, self._out = self._out, []
+        return out
+
+    def events(self) -> list[HoleEvent]:
+        """Drain what happened."""
+        events, self._events = self._events, []
+        return events
+
+    def deadline(self) -> float | None:
+        """When :meth:`handle_timeout` is wanted next."""
+        return self.path.deadline()
+
+    def handle_timeout(self, now: float) -> None:
+        """Act on silence, ours and the peer's."""
+        self.path.handle_timeout(now)
+        self._follow(now)
+
+    # -- commands ---------------------------------------------------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        """Whether the hole is there and nothing speaks against it."""
+        return self.place is not None and self.path.state is PathState.ALIVE
+
+    def use(self, place: Place, now: float) -> None:
+        """Take this path. The empty frame tells the peer at once, and is the first sealed frame in the hole."""
+        self.place = place
+        self.heard = False
+        self.path.nominated(*place, now)
+        self._events.append(InnerMtu(inner_mtu(self.path.outer_mtu, OVERHEAD[place[1]])))
+        self._out.append(SealedOut(EMPTY_PROTOCOL, b"", place))
+        self._follow(now)
+
+    def leave(self) -> None:
+        """Send nothing more into it: whatever still went in would keep a poisoned NAT poisoned."""
+        self.place = None
+        self.heard = False
+
+    def sent(self, now: float, largest: int) -> None:
+        """Data went in; ``largest`` outer packet of the batch in octets."""
+        self.path.sent(now, largest)
+
+    def received(self, now: float) -> None:
+        """Data came out, authentic."""
+        self.path.received(now)
+
+    # -- what arrives -----------------------------------------------------------------------------------------
+
+    def frame_from(self, source: Place, now: float, *, follow: bool, current: bool) -> None:
+        """An authentic frame came out of GRE at ``source``.
+
+        ``follow``: the peer nominates the form, and we use what it uses. ``current``: it came under the keys in use;
+        an older frame moves nothing.
+        """
+        if self.place is None:
+            return
+        if source != self.place:
+            if not (follow and source[0] == self.place[0]):
+                self._challenge(source, now, current)
+                return
+            self.use(source, now)
+        self.path.received(now)
+        if not self.heard:
+            self.heard = True
+            self._events.append(FirstFrame(source))
+        self._follow(now)
+
+    def receive(self, kind: SealedKind, body: bytes, source: Place, now: float) -> bool:
+        """A sealed message about paths; False when it is none, or malformed."""
+        match kind:
+            case SealedKind.PATH_CHALLENGE if len(body) == CHALLENGE_SIZE:
+                self._say(SealedKind.PATH_RESPONSE, body, source)
+            case SealedKind.PATH_RESPONSE if len(body) == CHALLENGE_SIZE:
+                self._answered(body, source, now)
+            case SealedKind.MTU_PROBE if len(body) >= 2:
+                self._say(SealedKind.MTU_REPLY, body[:2], source)
+            case SealedKind.MTU_REPLY if len(body) == 2:
+                self.path.mtu_acknowledged(int.from_bytes(body, "big"), now)
+            case _:
+                return False
+        self._follow(now)
+        return True
+
+    def receive_news(self, news: PathNews, now: float) -> None:
+        """ICMP about a packet of ours."""
+        self.path.receive_news(news, now)
+        self._follow(now)
+
+    # -- challenges ---------------------------------------------------------------------------------------------
+
+    def _challenge(self, source: Place, now: float, current: bool) -> None:
+        """Ask at the new place before anything moves there; data stays where it is until the answer."""
+        if not current or (self._move is not None and now - self._move.at < CHALLENGE_INTERVAL):
+            return
+        self._move = _Challenge(source, self._entropy(CHALLENGE_SIZE), now)
+        self._say(SealedKind.PATH_CHALLENGE, self._move.value, source)
+
+    def _answered(self, value: bytes, source: Place, now: float) -> None:
+        for challenge in (self._check, self._move):
+            if challenge is None or (challenge.value, challenge.place) != (value, source):
+                continue
+            if challenge is self._check:
+                self._check = None
+                self.path.rtt_measured(now - challenge.at)
+            else:
+                self._move = None
+                self.use(source, now)
+                self._events.append(Moved(source))
+
+    def _say(self, kind: SealedKind, body: bytes, place: Place) -> None:
+        self._out.append(SealedOut(VENDOR_NETWORK_PROTOCOL, build_vendor_network(kind, body), place))
+
+    # -- what the path manager says -------------------------------------------------------------------------------
+
+    def _follow(self, now: float) -> None:
+        for event in self.path.events():
+            place = self.place
+            match event:
+                case Suspect(silent_for=seconds):
+                    self._events.append(Silent(seconds, dead=False))
+                case PathDead():
+                    self._events.append(Silent(now - self.path.received_at, dead=True))
+                case Recovered():
+                    self._events.append(HeardAgain())
+                case _ if place is None:
+                    pass
+                case KeepaliveDue():
+                    self._out.append(SealedOut(EMPTY_PROTOCOL, b"", place))
+                case CheckDue():
+                    self._check = _Challenge(place, self._entropy(CHALLENGE_SIZE), now)
+                    self._say(SealedKind.PATH_CHALLENGE, self._check.value, place)
+                case MtuProbeDue(outer=outer):
+                    size = inner_mtu(outer, OVERHEAD[place[1]]) - VENDOR_HEADER_SIZE
+                    self._say(SealedKind.MTU_PROBE, outer.to_bytes(2, "big").ljust(size, b"\0"), place)
+                case OuterMtu(value=outer):
+                    self._events.append(InnerMtu(inner_mtu(outer, OVERHEAD[place[1]])))

@@ -1,0 +1,647 @@
+"""One punched peer, from "not there" to an open PPP link and back: the machine that joins all the others.
+
+It owns the key exchange, the reliable control stream, the PPTP session, the traversal, the hole and (where there is no
+rendezvous) a direct attempt; the endpoint owns it, moves its bytes and hears its events. A sealed frame has two ways
+to travel, the mailbox at the rendezvous and the hole, and so has a handshake. PPP and data only ever take the hole.
+
+The life of a peer is :class:`~grepunch.peer.events.PeerState`. A session ends with a goodbye of either side, with
+keys that expired unrenewed, or when the same peer begins a newer one; silence alone never ends it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Interface
+
+from grepunch.peer.direct import DirectPunch
+from grepunch.peer.events import (
+    HandshakeFailed,
+    MailboxSend,
+    PathUp,
+    PeerConfig,
+    PeerEvent,
+    PeerState,
+    PeerTransmit,
+    PunchFailed,
+    SessionEnded,
+    StateChanged,
+)
+from grepunch.peer.hole import FirstFrame, HeardAgain, Hole, InnerMtu, Moved, Place, Silent
+from grepunch.peer.session import SealedSession, SegmentOut, Taps
+from grepunch.ports import GreFrame, GreSend, PathNews
+from grepunch.punch.candidate import Candidate, CandidateKind
+from grepunch.punch.path import PathManager
+from grepunch.punch.plan import Budget, Proven
+from grepunch.punch.puncher import WindowEnded
+from grepunch.punch.report import FormSummary
+from grepunch.secure.derive import probe_key
+from grepunch.secure.events import ConfirmWanted, ExchangeFailed, KeysDropped, KeysLive, KeysReady
+from grepunch.secure.exchange import KeyExchange
+from grepunch.secure.fragments import build_fragments
+from grepunch.secure.handshake import MessageType, OpenedInitiation
+from grepunch.signalling.arq import Arq
+from grepunch.traversal import MeetingClock, PathProven, RoundFailed, Traversal
+from pptp.datapath import SealedPair
+from pptp.errors import Drop, DropError, Terminated, TerminationCause, WireError
+from pptp.machine import earliest
+from pptp.ppp.control_protocol import NetworkDown, NetworkUp
+from pptp.session import Session
+from pptp.timers import Timers
+from pptp.wire.ppp import Protocol
+from pptp.wire.sealed import EMPTY_PROTOCOL, is_sealed, receiver_index
+from pptp.wire.vendor import (
+    VENDOR_NETWORK_PROTOCOL,
+    ClearKind,
+    ClearPacket,
+    SealedKind,
+    build_clear,
+    build_vendor_network,
+    parse_vendor_network,
+)
+
+# ours, because a goodbye is worth a lost packet or two and no more
+GOODBYE_WAIT = 1.0
+# ours, because a rendezvous that is up answers in this time, and two attempts at once would poison each other's NATs
+DIRECT_AFTER = 4.0
+# ours, because a peer that is there but did not answer may be starting just now
+HANDSHAKE_RETRY = 1.0
+# ours: more rounds of passing things on than any chain of causes is long; beyond it is a loop, and a bug
+SETTLE_ROUNDS = 64
+
+_IP_PROTOCOLS = frozenset({int(Protocol.IPV4), int(Protocol.IPV6)})
+
+
+class _Timer(Enum):
+    GOODBYE = "goodbye"
+    DIRECT = "direct"
+    HANDSHAKE = "handshake"
+
+
+class PeerMachine:
+    """See the module. ``new_session`` makes a fresh PPTP session; ``clock`` and ``interfaces`` ask the endpoint."""
+
+    def __init__(
+        self,
+        config: PeerConfig,
+        exchange: KeyExchange,
+        *,
+        own_public_key: bytes,
+        static_secret: bytes,
+        new_session: Callable[[], Session],
+        clock: Callable[[], MeetingClock | None],
+        interfaces: Callable[[], Sequence[IPv4Interface]],
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        self.config = config
+        self.state = PeerState.WAITING
+        self.drops: Counter[Drop] = Counter()
+        self.networks: frozenset[int] = frozenset()  # the network protocols that are open
+        self.taps = Taps()
+        self._exchange = exchange
+        self._own_public_key = own_public_key
+        self._static_secret = static_secret
+        self._new_session = new_session
+        self._clock = clock
+        self._interfaces = interfaces
+        self._entropy = entropy
+        self._budget = Budget()
+        self._hole = self._new_hole()
+        self._session: SealedSession | None = None
+        self._direct: DirectPunch | None = None
+        self._mailbox = False
+        self._incarnation: object = None
+        self._last_address: IPv4Address | None = None
+        self._same_lan = False
+        self._reply_to: Place | None = None
+        self._present_since: float | None = None
+        self._closing = False
+        self._ending: Terminated | None = None
+        self._timers: Timers[_Timer] = Timers()
+        self._out: list[PeerTransmit] = []
+        self._events: list[PeerEvent] = []
+
+    # -- the machine contract --------------------------------------------------------------------------------
+
+    def transmits(self) -> list[PeerTransmit]:
+        """Drain what is to be sent."""
+        out, self._out = self._out, []
+        return out
+
+    def events(self) -> list[PeerEvent]:
+        """Drain what happened."""
+        events, self._events = self._events, []
+        return events
+
+    def deadline(self) -> float | None:
+        """When :meth:`handle_timeout` is wanted next."""
+        return earliest(
+            self._timers.deadline(),
+            self._exchange.deadline(),
+            self._hole.deadline(),
+            self._direct.deadline() if self._direct is not None else None,
+            self._session.deadline() if self._session is not None else None,
+        )
+
+    def handle_timeout(self, now: float) -> None:
+        """Act on every timer that is due."""
+        for timer in self._timers.pop_expired(now):
+            match timer:
+                case _Timer.GOODBYE if self._session is not None:
+                    self._end_session(Terminated(TerminationCause.LOCAL_REQUEST), now)
+                case _Timer.DIRECT if not self._mailbox:
+                    self._punch_directly(now)
+                case _Timer.HANDSHAKE:
+                    self._initiate(now)
+                case _:
+                    pass
+        self._exchange.handle_timeout(now)
+        self._hole.handle_timeout(now)
+        if self._direct is not None:
+            self._direct.handle_timeout(now)
+        if self._session is not None:
+            self._session.handle_timeout(now)
+        self._settle(now)
+
+    # -- commands ---------------------------------------------------------------------------------------------
+
+    def start(self, now: float) -> None:
+        """Begin: at once where there is no rendezvous to wait for."""
+        self._look_for_peer(now)
+        self._settle(now)
+
+    def mailbox_up(self, incarnation: object, now: float) -> None:
+        """The peer is in the mailbox. A new incarnation may be a new process of it: the dialer makes sure."""
+        renewed = incarnation != self._incarnation
+        self._mailbox, self._incarnation = True, incarnation
+        if renewed and not self._closing:
+            self._timers.stop(_Timer.DIRECT)
+            if self._session is None:
+                self._stop_direct(now)
+                self._present_since = now
+                self._set_state(PeerState.HANDSHAKE)
+            self._initiate(now)
+        self._settle(now)
+
+    def mailbox_down(self, now: float) -> None:
+        """The peer left the mailbox, or the rendezvous is gone: a live tunnel does not care."""
+        self._mailbox = False
+        self._incarnation = None
+        if self._session is None and not self._closing:
+            self._look_for_peer(now)
+        self._settle(now)
+
+    def close(self, now: float) -> None:
+        """Say goodbye; the state CLOSED follows, within ``GOODBYE_WAIT`` even if nobody answers."""
+        self._closing = True
+        self._stop_direct(now)
+        self._timers.stop_all()
+        if self._session is None:
+            self._set_state(PeerState.CLOSED)
+        else:
+            self._session.close(now)
+            self._timers.arm(_Timer.GOODBYE, now + GOODBYE_WAIT)
+        self._settle(now)
+
+    def heard(self, now: float) -> None:
+        """The fast path took data from the hole (once per batch)."""
+        self._hole.received(now)
+
+    def sent(self, now: float, largest: int) -> None:
+        """The fast path sent data into the hole (once per batch); ``largest`` outer packet in octets."""
+        self._hole.sent(now, largest)
+
+    # -- what arrives ------------------------------------------------------------------------------------------
+
+    def receive_blob(self, blob: bytes, now: float) -> None:
+        """A blob from the mailbox: a sealed frame or a handshake datagram."""
+        if is_sealed(blob):
+            self._receive_sealed(blob, now)
+        elif blob[:1] == bytes([MessageType.INITIATION]):
+            opened = self._exchange.open_initiation(blob)
+            if opened is not None:
+                self.receive_initiation(opened, None, now)
+        else:
+            self.receive_answer(blob, now)
+        self._settle(now)
+
+    def receive_initiation(self, opened: OpenedInitiation, source: Place | None, now: float) -> None:
+        """Message 1 of this peer, from the mailbox (``source`` None) or out of the hole."""
+        if not self._closing:
+            self._reply_to = source
+            self._exchange.receive_initiation(opened, now)
+        self._settle(now)
+
+    def receive_answer(self, datagram: bytes, now: float) -> None:
+        """Message 2 or a cookie."""
+        self._exchange.receive(datagram, now)
+        self._settle(now)
+
+    def receive_probe(self, frame: GreFrame, body: bytes, now: float) -> bool:
+        """A probe from the hole; True when it is of this peer and fresh."""
+        authentic = False
+        if self._session is not None:
+            authentic = self._session.traversal.receive_probe(frame.source, frame.form, body, frame.ttl, now)
+        if not authentic and self._direct is not None:
+            authentic = self._direct.receive_probe(frame.source, frame.form, body, frame.ttl, now)
+        if authentic:
+            self._settle(now)
+        return authentic
+
+    def receive_news(self, news: PathNews, now: float) -> None:
+        """ICMP about a packet of ours."""
+        if self._session is not None:
+            self._session.traversal.receive_news(news, now)
+        if self._direct is not None:
+            self._direct.receive_news(news, now)
+        self._hole.receive_news(news, now)
+        self._settle(now)
+
+    def receive_opened(self, pair: SealedPair, protocol: int, data: bytes, source: Place, now: float) -> None:
+        """What a sealed frame from the hole held, opened by ``pair``; of data only that it came (``data`` empty)."""
+        self._verified(pair, source, now)
+        if protocol not in _IP_PROTOCOLS:
+            self._receive_inner(protocol, data, source, now)
+        self._settle(now)
+
+    # -- what the endpoint asks --------------------------------------------------------------------------------
+
+    @property
+    def hole(self) -> Place | None:
+        """Where data goes; None while there is no path."""
+        return self._hole.place
+
+    @property
+    def path(self) -> PathManager:
+        """What is known of the path."""
+        return self._hole.path
+
+    @property
+    def sending_pair(self) -> SealedPair | None:
+        """The keys to seal with."""
+        return self._exchange.current
+
+    def pair(self, local_index: int) -> SealedPair | None:
+        """The keys to open with."""
+        return self._exchange.pairs.get(local_index)
+
+    def settled_on(self, pair: SealedPair) -> bool:
+        """Whether a frame under ``pair`` from the hole tells nothing new about keys or path."""
+        return pair is self._exchange.live and self._hole.heard
+
+    def trusts(self, address: IPv4Address) -> bool:
+        """Whether the peer has proven that it receives at ``address``: only there a handshake is answered."""
+        place = self._hole.place
+        if (place is not None and place[0] == address) or address == self._last_address:
+            return True
+        return self._direct is not None and self._direct.has_proven(address)
+
+    @property
+    def peer_external(self) -> IPv4Address | None:
+        """The peer's external address, as far as known."""
+        if self._hole.place is not None:
+            return self._hole.place[0]
+        if self._session is not None and self._session.traversal.peer_external is not None:
+            return self._session.traversal.peer_external
+        return self.config.last_known_address
+
+    @property
+    def punch_counts(self) -> tuple[FormSummary, ...]:
+        """What the punch under way has sent and heard so far."""
+        report = self._session.traversal.report if self._session is not None else None
+        if report is None and self._direct is not None:
+            report = self._direct.report
+        return report.summaries() if report is not None else ()
+
+    @property
+    def pair_drops(self) -> Counter[Drop]:
+        """What the key exchange and the pairs in use have dropped, by cause."""
+        total = Counter(self._exchange.drops)
+        for pair in self._exchange.pairs.values():
+            total.update(pair.drops)
+        return total
+
+    # -- sealed frames --------------------------------------------------------------------------------------------
+
+    def _receive_sealed(self, frame: bytes, now: float) -> None:
+        """A sealed frame from the mailbox."""
+        try:
+            pair = self._exchange.pairs.get(receiver_index(frame))
+            if pair is None:
+                self.drops[Drop.UNKNOWN_SESSION] += 1
+                return
+            protocol, data, _ = pair.open(frame)
+        except WireError:
+            self.drops[Drop.MALFORMED] += 1
+        except DropError:
+            pass  # counted by the pair
+        else:
+            self._verified(pair, None, now)
+            self._receive_inner(protocol, data, None, now)
+
+    def _verified(self, pair: SealedPair, source: Place | None, now: float) -> None:
+        """An authentic frame came under ``pair``: what that says about keys and paths."""
+        self._exchange.frame_verified(pair.local_index, now)
+        self._follow_exchange(now)
+        if source is not None and self._session is not None:
+            current = pair is self._exchange.current
+            self._hole.frame_from(source, now, follow=not self.config.dialing, current=current)
+
+    def _receive_inner(self, protocol: int, data: bytes, source: Place | None, now: float) -> None:
+        session = self._session
+        if session is None or protocol == EMPTY_PROTOCOL:
+            return
+        if protocol == VENDOR_NETWORK_PROTOCOL:
+            try:
+                kind, body = parse_vendor_network(data)
+            except WireError:
+                self.drops[Drop.MALFORMED] += 1
+                return
+            if kind is SealedKind.SEGMENT:
+                session.receive_segment(body, now)
+            elif source is None or not self._hole.receive(kind, body, source, now):
+                self.drops[Drop.MALFORMED] += 1
+        elif source is None or protocol in _IP_PROTOCOLS:
+            self.drops[Drop.WRONG_PHASE] += 1
+        else:
+            session.receive_ppp(protocol, data, now)
+
+    def _send_sealed(self, protocol: int, data: bytes, place: Place | None) -> None:
+        """Seal and send; ``place`` None is the mailbox. Without keys or a way it is lost, as any frame may be."""
+        pair = self._exchange.current
+        if pair is None or (place is None and not self._mailbox):
+            return
+        frame = pair.seal(protocol, data)
+        self._out.append(MailboxSend(frame) if place is None else GreSend(*place, frame))
+
+    def _best_carrier(self) -> Place | None:
+        """The hole while it is good, else the mailbox (None), else the hole all the same."""
+        return self._hole.place if self._hole.alive or not self._mailbox else None
+
+    # -- keys --------------------------------------------------------------------------------------------------------
+
+    def _initiate(self, now: float) -> None:
+        """Ask for keys, where asking is ours and there is a way to ask."""
+        if self.config.dialing and not self._closing and (self._mailbox or self._hole.place is not None):
+            self._exchange.initiate(now)
+
+    def _follow_exchange(self, now: float) -> bool:
+        events = self._exchange.events()
+        for event in events:
+            match event:
+                case KeysReady(initiator=True, new_session=True, probe_secret=secret):
+                    self._begin_session(secret, now)
+                case KeysLive(initiator=False, new_session=True, probe_secret=secret):
+                    self._begin_session(secret, now)
+                case ConfirmWanted():
+                    self._send_sealed(EMPTY_PROTOCOL, b"", self._best_carrier())
+                case KeysDropped() if self._exchange.current is None and self._session is not None:
+                    self._end_session(Terminated(TerminationCause.PEER_SILENT, "the keys expired unrenewed"), now)
+                case ExchangeFailed(reason=reason, authentication=authentication):
+                    self._events.append(HandshakeFailed(str(reason), authentication))
+                    self._timers.arm(_Timer.HANDSHAKE, now + HANDSHAKE_RETRY)
+                case _:
+                    pass
+        return bool(events)
+
+    def _send_handshakes(self, datagrams: Iterable[bytes]) -> None:
+        for datagram in datagrams:
+            asks = datagram[:1] == bytes([MessageType.INITIATION])
+            place = self._best_carrier() if asks else self._reply_to
+            if place is not None:
+                for part in build_fragments(datagram, self.config.public_key):
+                    clear = build_clear(ClearPacket(ClearKind.HANDSHAKE_FRAGMENT, part))
+                    self._out.append(GreSend(*place, clear))
+            elif self._mailbox:
+                self._out.append(MailboxSend(datagram))
+
+    # -- session -----------------------------------------------------------------------------------------------------
+
+    def _begin_session(self, probe_secret: bytes, now: float) -> None:
+        if self._session is not None:
+            self._forget_session(Terminated(TerminationCause.REPLACED, "the peer started anew"), now)
+        clock = self._clock()
+        self._session = session = SealedSession(
+            Arq(rtt=2 * clock.rtt if clock is not None else 0.1),
+            self._new_session(),
+            Traversal(
+                proposes=self._own_public_key < self.config.public_key,
+                outgoing_key=probe_key(probe_secret, self._own_public_key, self.config.public_key),
+                incoming_key=probe_key(probe_secret, self.config.public_key, self._own_public_key),
+                forms=self.config.forms,
+                window=self.config.window,
+                budget=self._budget,
+                clock=self._clock,
+                interfaces=self._interfaces,
+                entropy=self._entropy,
+            ),
+            self.taps,
+        )
+        session.open(now)
+        if self._hole.place is not None:
+            self._use_hole(self._hole.place, now)  # the keys are new, so its first sealed frame is still to come
+        else:
+            self._set_state(PeerState.PUNCHING)
+            session.traversal.begin(now)
+
+    def _forget_session(self, cause: Terminated, now: float) -> None:
+        """Drop the session and what hung on it. A hole that was proven under the static keys stays."""
+        direct = self._direct is not None and not self._mailbox
+        place = self._hole.place if direct else None
+        self.drops.update(self._session.drops if self._session is not None else {})
+        self._session = None
+        self._ending = None
+        self.networks = frozenset()
+        self._hole = self._new_hole()
+        if place is not None:
+            self._hole.use(place, now)
+        self._events.append(SessionEnded(cause))
+
+    def _end_session(self, cause: Terminated, now: float) -> None:
+        """The end; unless we are closing, the next session is looked for."""
+        self._stop_direct(now)
+        self._forget_session(cause, now)
+        self._timers.stop_all()
+        self._exchange.forget(now)
+        if self._closing:
+            self._set_state(PeerState.CLOSED)
+            return
+        self._look_for_peer(now)
+        if self._mailbox and cause.cause is not TerminationCause.PEER_REQUEST:
+            self._present_since = now
+            self._timers.arm(_Timer.HANDSHAKE, now + HANDSHAKE_RETRY)
+
+    def _look_for_peer(self, now: float) -> None:
+        self._present_since = None
+        self._set_state(PeerState.WAITING)
+        if self.config.last_known_address is None or self._mailbox:
+            return
+        if self.config.uses_rendezvous:
+            self._timers.arm(_Timer.DIRECT, now + DIRECT_AFTER)
+        else:
+            self._present_since = now
+            self._punch_directly(now)
+
+    def _follow_session(self, session: SealedSession, now: float) -> bool:
+        session.settle(now)
+        out = session.transmits()
+        for item in out:
+            match item:
+                case GreSend():
+                    self._out.append(item)
+                case SegmentOut(body=body):
+                    sealed = build_vendor_network(SealedKind.SEGMENT, body)
+                    self._send_sealed(VENDOR_NETWORK_PROTOCOL, sealed, self._best_carrier())
+                case _ if self._hole.place is not None:
+                    self._send_sealed(item.protocol, bytes(item.information), self._hole.place)
+        events = session.events()
+        for event in events:
+            match event:
+                case NetworkUp(protocol=protocol):
+                    self.networks |= {protocol}
+                    self._events.append(event)
+                    if protocol == Protocol.IPV4:
+                        self._set_state(PeerState.UP)
+                case NetworkDown(protocol=protocol):
+                    self.networks -= {protocol}
+                    self._events.append(event)
+                case PathProven(address=address, form=form, same_lan=same_lan):
+                    self._same_lan = same_lan
+                    self._use_hole((address, form), now)
+                case RoundFailed():
+                    self._punch_failed(event, now)
+                case Terminated():
+                    self._ending = event
+                case _:
+                    pass
+        return bool(out or events)
+
+    # -- the hole ---------------------------------------------------------------------------------------------------
+
+    def _new_hole(self) -> Hole:
+        return Hole(keepalive=self.config.keepalive, entropy=self._entropy)
+
+    def _use_hole(self, place: Place, now: float) -> None:
+        """A path has been proven: everything takes it from now on."""
+        self._last_address = place[0]
+        self._hole.use(place, now)
+        if self._session is None:
+            return
+        self._set_state(PeerState.UP if Protocol.IPV4 in self.networks else PeerState.NEGOTIATING)
+        self._session.path_up(now)
+
+    def _punch_failed(self, failed: RoundFailed, now: float) -> None:
+        if not self._hole.alive:
+            self._hole.leave()
+        self._events.append(PunchFailed(failed.ours, failed.theirs, failed.same_nat, failed.next_round_in))
+
+    def _follow_hole(self, now: float) -> bool:
+        out = self._hole.transmits()
+        for item in out:
+            self._send_sealed(item.protocol, item.data, item.place)
+        events = self._hole.events()
+        for event in events:
+            match event:
+                case FirstFrame(place=place):
+                    self._stop_punching(now)
+                    since = self._present_since if self._present_since is not None else now
+                    self._events.append(PathUp(*place, now - since, self._same_lan))
+                case Silent(seconds=seconds, dead=dead):
+                    self._set_state(PeerState.REPAIRING, f"nothing heard for {seconds:.1f} s")
+                    self._repair(now)
+                    if dead:
+                        self._initiate(now)
+                case HeardAgain():
+                    self._stop_punching(now)
+                    self._set_state(PeerState.UP if Protocol.IPV4 in self.networks else PeerState.NEGOTIATING)
+                case InnerMtu():
+                    self._events.append(event)
+                case Moved(place=place):
+                    self._use_hole(place, now)
+        return bool(out or events)
+
+    def _repair(self, now: float) -> None:
+        session = self._session
+        if session is None:
+            return
+        self._hole.heard = False
+        self._present_since = now
+        if not self._mailbox:
+            self._punch_directly(now)
+        elif not session.traversal.punching:
+            session.traversal.begin(now)
+
+    def _stop_punching(self, now: float) -> None:
+        if self._session is not None:
+            self._session.traversal.stop(now)
+        self._stop_direct(now)
+
+    # -- without a rendezvous ----------------------------------------------------------------------------------------
+
+    def _punch_directly(self, now: float) -> None:
+        """Probe the address that worked last or that the profile names, under the static keys."""
+        known = self.config.last_known_address
+        address = known if known is not None else self._last_address
+        if self._direct is not None or address is None or self._closing:
+            return
+        own, theirs = self._own_public_key, self.config.public_key
+        self._direct = DirectPunch(
+            Candidate(address, CandidateKind.KNOWN if known is not None else CandidateKind.EXTERNAL),
+            outgoing_key=probe_key(self._static_secret, own, theirs),
+            incoming_key=probe_key(self._static_secret, theirs, own),
+            forms=self.config.forms,
+            window=self.config.window,
+            budget=self._budget,
+            entropy=self._entropy,
+            now=now,
+        )
+        if self._session is None:
+            self._set_state(PeerState.PUNCHING)
+
+    def _stop_direct(self, now: float) -> None:
+        if self._direct is not None:
+            self._direct.stop(now)
+            self._direct = None
+
+    def _follow_direct(self, now: float) -> bool:
+        if self._direct is None:
+            return False
+        self._out.extend(self._direct.transmits())
+        events = self._direct.events()
+        for event in events:
+            match event:
+                case Proven(address=address, form=form):
+                    if self._hole.place != (address, form) or not self._hole.alive:
+                        self._use_hole((address, form), now)
+                    if self._session is None:
+                        self._set_state(PeerState.HANDSHAKE)
+                    self._initiate(now)
+                case WindowEnded(report=report):
+                    if not self._hole.alive:
+                        self._hole.leave()
+                    self._events.append(PunchFailed(report.summaries(), (), False, None))
+        return bool(events)
+
+    # -- one exit ------------------------------------------------------------------------------------------------------
+
+    def _set_state(self, state: PeerState, detail: str = "") -> None:
+        if state is not self.state:
+            self.state = state
+            self._events.append(StateChanged(state, detail))
+
+    def _settle(self, now: float) -> None:
+        """Let the machines hand each other what they have until none has anything left."""
+        for _ in range(SETTLE_ROUNDS):
+            progress = self._follow_exchange(now)
+            datagrams = self._exchange.transmits()
+            self._send_handshakes(datagrams)
+            progress |= self._follow_hole(now) | self._follow_direct(now) | bool(datagrams)
+            session = self._session
+            if session is not None:
+                progress |= self._follow_session(session, now)
+            if progress:
+                continue
+            if self._ending is None or session is None or (self._closing and not session.idle):
+                return
+            self._end_session(self._ending, now)

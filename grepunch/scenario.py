@@ -1,0 +1,258 @@
+"""Two real endpoints in the lab: what the demo shows and the live tests try is made here.
+
+Every program is a process of its own on its own host: the rendezvous server with TLS on the public one, ``serve``
+behind the first NAT, ``dial`` behind the second. They are the installed program, started as a user would start it,
+with profiles written to files; what they say is read from their JSON events.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+from grepunch.lab.node import LabError, Program
+from grepunch.lab.requirements import program
+from grepunch.lab.topology import MEET_ADDRESSES, Lab, Side
+from grepunch.secure.certificate import laboratory_certificate
+from grepunch.secure.identity import Identity, encode_key, generate_private_key
+
+INNER = {"a": IPv4Address("10.66.0.1"), "b": IPv4Address("10.66.0.2")}
+MEET_PORT = 443
+TRANSFER_PORT = 5001
+_POLL = 0.01
+
+
+@dataclass(slots=True)
+class Peer:
+    """One of the two hosts: its identity, its profile and the endpoint that runs there, if one does."""
+
+    side: str
+    role: str
+    host: Any
+    identity: Identity
+    profile: Path
+    running: Program | None = None
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+class Scenario:
+    """Two peers in a lab with both sides (or two hosts on side a, for one NAT).
+
+    ``rendezvous`` False: each profile names the other's external address instead. ``punch`` are extra lines of the
+    [punch] section.
+    """
+
+    def __init__(self, lab: Lab, *, rendezvous: bool = True, punch: str = "") -> None:
+        self.lab = lab
+        self.directory = lab.directory
+        self.rendezvous = rendezvous
+        self._punch = punch
+        self.meeting: Program | None = None
+        one_nat = "b" not in lab.sides
+        self.peers: dict[str, Peer] = {}
+        for name, role in (("a", "serve"), ("b", "dial")):
+            host = lab.a.hosts[1] if one_nat and name == "b" else (lab.a if one_nat else lab.sides[name]).host
+            identity = Identity.from_private_key(generate_private_key(os.urandom))
+            self.peers[name] = Peer(name, role, host, identity, self.directory / f"peer-{name}.toml")
+        self._side: Mapping[str, Side] = {"a": lab.a, "b": lab.a if one_nat else lab.b}
+        if rendezvous:
+            certificate, key = laboratory_certificate(MEET_ADDRESSES[0], datetime.now(UTC))
+            self._secret_file("meet.crt", certificate)
+            self._secret_file("meet.key", key)
+        for name in self.peers:
+            self.write_profile(name)
+
+    # -- files ---------------------------------------------------------------------------------------------------
+
+    def write_profile(self, name: str, *, peer_key: bytes | None = None, preshared_key: bytes | None = None) -> None:
+        """(Re)write a peer's profile; ``peer_key`` pins another key than the other peer's real one."""
+        peer = self.peers[name]
+        other_name = "b" if name == "a" else "a"
+        other = self.peers[other_name]
+        self._secret_file(f"peer-{name}.key", encode_key(peer.identity.private_key).encode() + b"\n")
+        lines = [
+            "version = 1",
+            "[interface]",
+            f'name = "gp-{name}"',
+            f'address = "{INNER[name]}/24"',
+            "[identity]",
+            f'private_key = {{ file = "{self.directory}/peer-{name}.key" }}',
+        ]
+        if self.rendezvous:
+            lines += [
+                "[rendezvous]",
+                f'urls = ["wss://{MEET_ADDRESSES[0]}:{MEET_PORT}"]',
+                f'ca_file = "{self.directory}/meet.crt"',
+            ]
+        lines += [
+            "[[peer]]",
+            f'name = "{other_name}"',
+            f'public_key = "{encode_key(peer_key or other.identity.public_key)}"',
+            f'address = "{INNER[other_name]}"',
+        ]
+        if preshared_key is not None:
+            self._secret_file(f"peer-{name}.psk", encode_key(preshared_key).encode() + b"\n")
+            lines.append(f'preshared_key = {{ file = "{self.directory}/peer-{name}.psk" }}')
+        if not self.rendezvous:
+            lines.append(f'last_known_address = "{self._side[other_name].external}"')
+        if self._punch:
+            lines += ["[punch]", self._punch]
+        peer.profile.write_text("\n".join(lines) + "\n")
+
+    def _secret_file(self, name: str, content: bytes) -> None:
+        path = self.directory / name
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+
+    # -- programs ----------------------------------------------------------------------------------------------
+
+    def start_rendezvous(self) -> Program:
+        """Start the meeting server; ready when this returns."""
+        directory = self.directory
+        self.meeting = self.lab.meet.start(
+            [
+                *(sys.executable, "-m", "grepunch", "rendezvous"),
+                *("--listen", f"{MEET_ADDRESSES[0]}:{MEET_PORT}"),
+                *("--cert", str(directory / "meet.crt"), "--key", str(directory / "meet.key")),
+            ],
+            label="rendezvous",
+        )
+        self.meeting.wait_for(r"listening", 10.0)
+        return self.meeting
+
+    def start(self, name: str, *arguments: str) -> Program:
+        """Start a peer's endpoint."""
+        peer = self.peers[name]
+        environment = {**os.environ, "XDG_RUNTIME_DIR": str(self._runtime_directory(name))}
+        peer.running = peer.host.start(
+            [sys.executable, "-m", "grepunch", peer.role, str(peer.profile), "--json", *arguments],
+            label=peer.role,
+            environment=environment,
+        )
+        return peer.running
+
+    def command(self, name: str, *arguments: str, timeout: float = 20.0) -> str:
+        """Run `grepunch-pptp ARGUMENTS` on a peer's host; what it printed."""
+        environment = f"XDG_RUNTIME_DIR={self._runtime_directory(name)}"
+        command = ("env", environment, sys.executable, "-m", "grepunch", *arguments)
+        return str(self.peers[name].host.run(*command, timeout=timeout))
+
+    def _runtime_directory(self, name: str) -> Path:
+        directory = self.directory / f"run-{name}"
+        directory.mkdir(mode=0o700, exist_ok=True)
+        return directory
+
+    def end(self) -> list[str]:
+        """End both endpoints as a service manager would; what they left on their hosts, in words."""
+        left: list[str] = []
+        for name, peer in self.peers.items():
+            if peer.running is None:
+                continue
+            code = peer.running.stop()
+            if code != 143:
+                left.append(f"{peer.role} ended with {code} after SIGTERM")
+            left += [f"{name}: {what}" for what in self.remains(name)]
+        return left
+
+    def remains(self, name: str) -> list[str]:
+        """What of an endpoint is to be seen on its host: interfaces, routes, nft tables, files."""
+        host = self.peers[name].host
+        found = [f"interface gp-{name}"] if f"gp-{name}" in host.ip("-brief", "link") else []
+        found += [f"route {line}" for line in host.ip("route", "show", "proto", "171").splitlines()]
+        found += [line for line in host.run(program("nft"), "list", "tables").splitlines() if "grepunch_" in line]
+        return found + [f"file {path.name}" for path in self._runtime_directory(name).rglob("*") if not path.is_dir()]
+
+    # -- what they say ------------------------------------------------------------------------------------------
+
+    def events(self, name: str) -> Iterator[dict[str, Any]]:
+        """All events of a peer's running endpoint so far."""
+        running = self.peers[name].running
+        for line in running.stdout.splitlines() if running is not None else ():
+            if line.startswith("{") and line.endswith("}"):
+                yield json.loads(line)
+
+    def wait_for(self, name: str, event: str, timeout: float, *, count: int = 1, **fields: Any) -> dict[str, Any]:
+        """Wait for the ``count``-th event of this name with these fields; raises :class:`LabError` with the logs."""
+        running = self.peers[name].running
+        deadline = time.monotonic() + timeout
+        while True:
+            ended = running is None or running.process.poll() is not None
+            found = [
+                e
+                for e in self.events(name)
+                if e.get("event") == event and all(e.get(k) == v for k, v in fields.items())
+            ]
+            if len(found) >= count:
+                return found[count - 1]
+            if ended or time.monotonic() > deadline:
+                said = f"{running.stdout[-4000:]}\n{running.stderr[-4000:]}" if running is not None else ""
+                raise LabError(f"peer {name} said no {event} {fields} within {timeout} s:\n{said}")
+            time.sleep(_POLL)
+
+    def up(self, timeout: float) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Both peers' ``peer_up`` events."""
+        return self.wait_for("a", "peer_up", timeout), self.wait_for("b", "peer_up", timeout)
+
+    def verdict(self, name: str, timeout: float) -> tuple[dict[str, Any], int]:
+        """The final verdict of a peer's endpoint, and its exit code."""
+        running = self.peers[name].running
+        if running is None:
+            raise LabError(f"peer {name} does not run")
+        code = running.wait(timeout)
+        return next(e for e in self.events(name) if e.get("event") == "verdict"), code
+
+    # -- load ------------------------------------------------------------------------------------------------------
+
+    def ping(self, source: str, count: int = 20, *, interval: float = 0.02, size: int = 56) -> dict[str, Any]:
+        """Ping through the tunnel: ``{"sent", "lost", "rtt_seconds_median"}``."""
+        other = INNER["b" if source == "a" else "a"]
+        command = (program("ping"), "-n", "-c", str(count), "-i", str(interval), "-s", str(size), "-W", "1", str(other))
+        try:
+            said = self.peers[source].host.run(*command, timeout=count * (interval + 1) + 5)
+        except LabError as error:
+            said = str(error)
+        times = sorted(float(word.removeprefix("time=")) for word in said.split() if word.startswith("time="))
+        result: dict[str, Any] = {"sent": count, "lost": count - len(times)}
+        if times:
+            result["rtt_seconds_median"] = round(times[len(times) // 2] / 1000, 6)
+        return result
+
+    def start_transfer_server(self, name: str = "a") -> Program:
+        """The side of a TCP transfer that listens, on a peer's inner address."""
+        server: Program = self.peers[name].host.start_python(
+            "grepunch.lab.transfer", "serve", str(INNER[name]), str(TRANSFER_PORT)
+        )
+        server.wait_for("ready", 10.0)
+        return server
+
+    def start_transfer(self, length: int, source: str = "b") -> Program:
+        """Begin a transfer of ``length`` octets up and as many down; its output is one JSON object."""
+        other = INNER["a" if source == "b" else "b"]
+        running: Program = self.peers[source].host.start_python(
+            "grepunch.lab.transfer", "run", str(other), str(TRANSFER_PORT), str(length)
+        )
+        return running
+
+    def finish_transfer(self, running: Program, timeout: float) -> dict[str, Any]:
+        """The result of a transfer; raises :class:`LabError` when it failed."""
+        if running.wait(timeout) != 0:
+            raise LabError(f"the transfer failed: {running.stderr}")
+        result: dict[str, Any] = json.loads(running.stdout)
+        return result
+
+    def transfer(self, length: int, timeout: float = 120.0) -> dict[str, Any]:
+        """A whole transfer between the two peers."""
+        server = self.start_transfer_server()
+        try:
+            return self.finish_transfer(self.start_transfer(length), timeout)
+        finally:
+            server.stop()

@@ -1,0 +1,221 @@
+"""What has happened with one peer, in order: told to the reporter as it happens, and summed up when asked.
+
+The endpoint feeds it the peer machine's events; status takes a :class:`PeerStatus` out of it, the dialer an
+:class:`Attempt` to explain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from grepunch.datapump import PeerTraffic
+from grepunch.outcome import Attempt, describe
+from grepunch.peer import (
+    HandshakeFailed,
+    InnerMtu,
+    PathUp,
+    PeerEvent,
+    PeerState,
+    PunchFailed,
+    SessionEnded,
+    StateChanged,
+)
+from grepunch.progress import Event, FormCount, Level, Notice, PeerDown, PeerUp, PunchProgress
+from grepunch.progress import StateChanged as StageChanged
+from grepunch.punch.report import FormSummary, diagnose
+from grepunch.status import LastError, PeerStatus, Stage
+from pptp.errors import TerminationCause
+from pptp.ppp.ipcp import Ipv4Up
+
+_STAGES = {
+    PeerState.WAITING: Stage.WAITING,
+    PeerState.HANDSHAKE: Stage.HANDSHAKE,
+    PeerState.PUNCHING: Stage.PUNCHING,
+    PeerState.NEGOTIATING: Stage.LINK,
+    PeerState.UP: Stage.UP,
+    PeerState.REPAIRING: Stage.LOST,
+    PeerState.CLOSED: Stage.STOPPING,
+}
+
+# how a session ends that no configuration is to blame for
+_QUIET_ENDS = (TerminationCause.REPLACED, TerminationCause.LOCAL_REQUEST, TerminationCause.PEER_REQUEST)
+
+
+@dataclass(slots=True)
+class _Failure:
+    stage: Stage
+    text: str
+    at: float
+
+
+class Story:
+    """One peer's story; see the module."""
+
+    def __init__(self, traffic: PeerTraffic, now: float) -> None:
+        self._traffic = traffic
+        self.name = traffic.name
+        self.stage = Stage.WAITING
+        self.since = now
+        self.ever_up = False
+        self._path: PathUp | None = None
+        self._mtu: int | None = None
+        self._address: Ipv4Up | None = None
+        self._met = self._keys = self._heard = False
+        self._punching_since: float | None = None
+        self._next_round_at: float | None = None
+        self._punch: PunchFailed | None = None
+        self._authentication_failed = ""
+        self._link_error = ""
+        self._last_error: _Failure | None = None
+        self._up_told = False
+
+    @property
+    def up(self) -> bool:
+        """Whether the tunnel carries packets now."""
+        return self.stage is Stage.UP
+
+    def take(self, event: PeerEvent, now: float, own_external: IPv4Address | None) -> list[Event]:
+        """One event of the peer machine; what to report of it."""
+        match event:
+            case StateChanged(state=state, detail=detail):
+                return self._stage_changed(state, detail, now)
+            case PathUp():
+                self._path, self._heard = event, True
+                return self._maybe_up(own_external)
+            case Ipv4Up():
+                self._address = event
+                return self._maybe_up(own_external)
+            case InnerMtu(octets=octets):
+                self._mtu = octets
+            case PunchFailed():
+                return self._punch_failed(event, now)
+            case HandshakeFailed(reason=reason, authentication=authentication):
+                self._failed(reason, now)
+                if authentication:
+                    self._authentication_failed = reason
+                    return [Notice(reason, Level.WARNING, self.name)]
+            case SessionEnded(cause=cause):
+                was_up, self._up_told = self._up_told, False
+                self._path = self._address = None
+                if cause.cause not in _QUIET_ENDS:
+                    self._failed(cause.detail or str(cause.cause), now)
+                    if cause.cause is TerminationCause.NOT_AGREED:
+                        self._link_error = cause.detail or "the link was not agreed on"
+                if was_up:
+                    return [PeerDown(self.name, str(cause.cause), cause.detail)]
+            case _:
+                pass
+        return []
+
+    def progress(
+        self, counts: tuple[FormSummary, ...], peer: IPv4Address | None, own: IPv4Address | None, now: float
+    ) -> PunchProgress | None:
+        """The state of a punch under way; None while there is none."""
+        if self.stage not in (Stage.PUNCHING, Stage.SILENT) or self._punching_since is None:
+            return None
+        waiting = self._next_round_at is not None and self._next_round_at > now
+        return PunchProgress(
+            peer=self.name,
+            elapsed=now - self._punching_since,
+            forms=tuple(FormCount(c.form, c.lead_sent + c.sent, c.heard) for c in counts),
+            next_step="a new start together" if waiting else "waiting for the peer's probes",
+            next_in=self._next_round_at - now if waiting and self._next_round_at is not None else None,
+            own_address=own,
+            peer_address=peer,
+        )
+
+    def attempt(self, waited: float, now: float, *, uses_rendezvous: bool, meeting_error: str) -> Attempt:
+        """What is known after ``waited`` seconds, for a verdict."""
+        resting = self._next_round_at is not None and self._next_round_at > now
+        punch = self._punch
+        counts = punch.ours if punch is not None else self._traffic.machine.punch_counts
+        return Attempt(
+            waited=waited,
+            peer=self.name,
+            uses_rendezvous=uses_rendezvous,
+            meeting_error=meeting_error,
+            met=self._met,
+            keys=self._keys,
+            heard=self._heard or any(c.heard for c in counts),
+            authentication_failed=self._authentication_failed,
+            same_nat=punch is not None and punch.same_nat,
+            path=self._path is not None,
+            ours=counts,
+            theirs=punch.theirs if punch is not None else (),
+            link_error=self._link_error,
+            next_round_in=self._next_round_at - now if resting and self._next_round_at is not None else None,
+        )
+
+    def status(self, now: float) -> PeerStatus:
+        """The peer as `status` shows it."""
+        traffic, machine = self._traffic, self._traffic.machine
+        drops: dict[str, int] = {}
+        for counter in (traffic.drops, machine.drops, machine.pair_drops):
+            for cause, count in counter.items():
+                drops[str(cause)] = drops.get(str(cause), 0) + count
+        hole, error = machine.hole, self._last_error
+        return PeerStatus(
+            name=self.name,
+            stage=self.stage,
+            since=now - self.since,
+            address=self._address.remote if self._address is not None else None,
+            path=hole[0] if hole is not None else None,
+            form=hole[1] if hole is not None else None,
+            mtu=self._mtu if hole is not None else None,
+            rtt=machine.path.rtt,
+            rx_bytes=traffic.rx_bytes,
+            tx_bytes=traffic.tx_bytes,
+            rx_packets=traffic.rx_packets,
+            tx_packets=traffic.tx_packets,
+            drops=drops,
+            last_error=LastError(error.stage, error.text, now - error.at) if error is not None else None,
+        )
+
+    # -- what events mean -------------------------------------------------------------------------------------
+
+    def _stage_changed(self, state: PeerState, detail: str, now: float) -> list[Event]:
+        stage = _STAGES[state]
+        if state is PeerState.HANDSHAKE:
+            self._met = True
+        if state in (PeerState.PUNCHING, PeerState.NEGOTIATING):
+            self._met = True
+            self._keys = self._keys or self._traffic.machine.sending_pair is not None
+        if state is PeerState.PUNCHING:
+            self._punching_since, self._next_round_at = now, None
+        if state is PeerState.REPAIRING:
+            self._failed(detail, now)
+        if state is PeerState.UP:
+            self.ever_up = True
+        self.stage, self.since = stage, now
+        return [StageChanged(stage, self.name, detail)]
+
+    def _maybe_up(self, own_external: IPv4Address | None) -> list[Event]:
+        if self._path is None or self._address is None or self._up_told:
+            return []
+        self._up_told = True
+        path, address = self._path, self._address
+        return [
+            PeerUp(
+                peer=self.name,
+                path=path.address,
+                form=path.form,
+                elapsed=path.seconds,
+                mtu=self._mtu or 0,
+                address=address.remote,
+                own_address=address.local,
+                rtt=self._traffic.machine.path.rtt,
+                own_external=own_external,
+                same_lan=path.same_lan,
+            )
+        ]
+
+    def _punch_failed(self, event: PunchFailed, now: float) -> list[Event]:
+        self._punch = event
+        self._next_round_at = now + event.next_in if event.next_in is not None else None
+        text = "; ".join(describe(diagnose(event.ours, event.theirs))) or "the window went by without a word"
+        self._failed(text, now)
+        return [Notice(f"no path in this window: {text}", Level.WARNING, self.name)]
+
+    def _failed(self, text: str, now: float) -> None:
+        self._last_error = _Failure(self.stage, text, now)

@@ -1,0 +1,397 @@
+"""Rounds of punching with a rendezvous: both sides tell where they are, agree on a start, and punch together.
+
+One :class:`Traversal` lives as long as a sealed session. The peer machine owns it, carries its messages in the
+reliable control stream and its probes in GRE, and hears :class:`Proven` for the path to take or
+:class:`RoundFailed` with both sides' counts.
+
+A round: each side sends Candidates; with both at hand the side with the lower public key proposes a start on the
+rendezvous' clock, the other accepts; each punches from then on and tells the other when its own NAT is open. Either
+side may begin a round by sending Candidates with a higher round number: that is how a lost path is replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Interface
+from typing import Protocol
+
+from grepunch.ports import Form, GreSend, PathNews
+from grepunch.punch.candidate import MAX_LAN, Candidate, CandidateKind, own_candidates, select_targets
+from grepunch.punch.plan import NOMINATION_WAIT, Budget, Proven, Schedule, acceptable_start, nominate, propose_start
+from grepunch.punch.probe import ATTEMPT_ID_SIZE
+from grepunch.punch.puncher import OpenEvidence, OwnSideOpen, Puncher, WindowEnded
+from grepunch.punch.report import FormSummary, PunchReport
+from grepunch.signalling.messages import (
+    Candidates,
+    Open,
+    Plan,
+    PlanReply,
+    Report,
+    ReportRow,
+    SignallingMessage,
+)
+from pptp.machine import earliest
+from pptp.timers import Timers
+
+# ours, because the peer's report usually arrives one round trip after the window's end
+REPORT_WAIT = 2.0
+# ours, because a refused start means that a clock was measured badly: measure and propose again
+PLAN_RETRY = 1.0
+
+UNSEEN = IPv4Address(0)
+
+
+class MeetingClock(Protocol):
+    """The rendezvous' clock as this side knows it; each conversion is off by at most half of ``rtt``."""
+
+    @property
+    def instance(self) -> bytes:
+        """Which run of which server this clock belongs to, 8 octets."""
+
+    @property
+    def rtt(self) -> float:
+        """Best round trip to the server in seconds."""
+
+    @property
+    def external(self) -> IPv4Address | None:
+        """Where the server saw us come from."""
+
+    def server_time(self, now: float) -> float:
+        """The server's clock at our ``now``."""
+
+    def local_time(self, server_time: float) -> float:
+        """Our clock at the server's ``server_time``."""
+
+
+@dataclass(frozen=True, slots=True)
+class PathProven:
+    """Event: take this path. ``same_lan``: it goes over a network both sides are connected to."""
+
+    address: IPv4Address
+    form: Form
+    rtt: float | None
+    same_lan: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RoundFailed:
+    """Event: a window went by and nothing was proven. ``theirs`` is empty where the peer's report did not come.
+
+    ``same_nat``: both sides share an external address and no LAN, so no punch can work.
+    """
+
+    ours: tuple[FormSummary, ...]
+    theirs: tuple[FormSummary, ...]
+    same_nat: bool
+    next_round_in: float
+
+
+TraversalEvent = PathProven | RoundFailed
+
+
+class _Timer(Enum):
+    NEXT_ROUND = "next_round"
+    NOMINATE = "nominate"
+    REPORT = "report"
+    PLAN = "plan"
+
+
+@dataclass(slots=True)
+class _Round:
+    """What is known in the current round."""
+
+    number: int
+    mine: Candidates
+    theirs: Candidates | None = None
+    proposed: Plan | None = None
+    puncher: Puncher | None = None
+    targets: tuple[Candidate, ...] = ()
+    first_proof_at: float = 0.0
+    proven: tuple[Proven, ...] = ()
+    settled: bool = False
+    ended: PunchReport | None = None
+    peer_report: tuple[FormSummary, ...] | None = None
+    peer_open: bool = False
+
+
+class Traversal:
+    """Rounds of punching within one sealed session; see the module."""
+
+    def __init__(
+        self,
+        *,
+        proposes: bool,
+        outgoing_key: bytes,
+        incoming_key: bytes,
+        forms: Sequence[Form],
+        window: float,
+        budget: Budget,
+        clock: Callable[[], MeetingClock | None],
+        interfaces: Callable[[], Sequence[IPv4Interface]],
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        """``proposes``: ours is the lower public key. ``clock`` gives the clock of the rendezvous in use."""
+        self._proposes = proposes
+        self._outgoing_key = outgoing_key
+        self._incoming_key = incoming_key
+        self._forms = tuple(forms)
+        self._window = window
+        self._budget = budget
+        self._clock = clock
+        self._interfaces = interfaces
+        self._entropy = entropy
+        self._round: _Round | None = None
+        self._messages: list[SignallingMessage] = []
+        self._events: list[TraversalEvent] = []
+        self._timers: Timers[_Timer] = Timers()
+
+    # -- the machine contract --------------------------------------------------------------------------
+
+    def transmits(self) -> list[SignallingMessage | GreSend]:
+        """Drain messages for the control stream and probes for GRE."""
+        out: list[SignallingMessage | GreSend] = [*self._messages]
+        self._messages.clear()
+        if self._round is not None and self._round.puncher is not None:
+            out.extend(self._round.puncher.transmits())
+        return out
+
+    def events(self) -> list[TraversalEvent]:
+        """Drain what came of it."""
+        drained, self._events = self._events, []
+        return drained
+
+    def deadline(self) -> float | None:
+        """When :meth:`handle_timeout` is wanted next."""
+        puncher = self._round.puncher if self._round is not None else None
+        return earliest(self._timers.deadline(), puncher.deadline() if puncher is not None else None)
+
+    def handle_timeout(self, now: float) -> None:
+        """Act on what is due."""
+        for timer in self._timers.pop_expired(now):
+            match timer:
+                case _Timer.NEXT_ROUND:
+                    self.begin(now)
+                case _Timer.NOMINATE:
+                    self._nominate(now)
+                case _Timer.REPORT:
+                    self._conclude(now)
+                case _Timer.PLAN:
+                    self._propose(now)
+        if self._round is not None and self._round.puncher is not None:
+            self._round.puncher.handle_timeout(now)
+            self._drain_puncher(now)
+
+    # -- commands ----------------------------------------------------------------------------------------
+
+    def begin(self, now: float) -> None:
+        """Begin a round: at the start of the session, and whenever the path is lost."""
+        self._open_round((self._round.number if self._round is not None else 0) + 1, now)
+
+    def stop(self, now: float) -> None:
+        """The path in use is good: send and expect nothing more in this round."""
+        self._timers.stop_all()
+        if self._round is not None:
+            self._round.settled = True
+            if self._round.puncher is not None:
+                self._round.puncher.stop(now)
+
+    @property
+    def punching(self) -> bool:
+        """Whether a round is under way."""
+        return self._round is not None and not self._round.settled
+
+    @property
+    def report(self) -> PunchReport | None:
+        """Counts of the current round's window."""
+        puncher = self._round.puncher if self._round is not None else None
+        return puncher.report if puncher is not None else None
+
+    @property
+    def peer_external(self) -> IPv4Address | None:
+        """Where the rendezvous saw the peer come from, as the peer says."""
+        theirs = self._round.theirs if self._round is not None else None
+        return theirs.external if theirs is not None and theirs.external != UNSEEN else None
+
+    # -- what arrives -----------------------------------------------------------------------------------
+
+    def receive(self, message: SignallingMessage, now: float) -> None:
+        """A message of the control stream. What belongs to another round than the current one is ignored."""
+        current = self._round
+        match message:
+            case Candidates():
+                self._candidates(message, now)
+            case Plan() if current is not None and message.round == current.number and not self._proposes:
+                self._answer_plan(message, now)
+            case PlanReply() if current is not None and message.round == current.number and self._proposes:
+                self._plan_answered(message, now)
+            case Open() if current is not None and message.round == current.number:
+                current.peer_open = True
+                if current.puncher is not None:
+                    current.puncher.peer_opened(now)
+                    self._drain_puncher(now)
+            case Report() if current is not None and message.round == current.number:
+                current.peer_report = tuple(FormSummary(**asdict(row)) for row in message.rows)
+                if current.ended is not None:
+                    self._conclude(now)
+            case _:
+                pass
+
+    def receive_probe(self, source: IPv4Address, form: Form, body: bytes, ttl: int, now: float) -> bool:
+        """A probe from the hole; True when it is authentic and of this round."""
+        if self._round is None or self._round.puncher is None:
+            return False
+        authentic = self._round.puncher.receive_probe(source, form, body, ttl, now)
+        self._drain_puncher(now)
+        return authentic
+
+    def receive_news(self, news: PathNews, now: float) -> None:
+        """What ICMP said about a probe."""
+        if self._round is not None and self._round.puncher is not None:
+            self._round.puncher.receive_news(news, now)
+            self._drain_puncher(now)
+
+    # -- a round ------------------------------------------------------------------------------------------
+
+    def _open_round(self, number: int, now: float) -> None:
+        self.stop(now)
+        clock = self._clock()
+        interfaces = tuple(self._interfaces())
+        external = clock.external if clock is not None else None
+        lan = [c.address for c in own_candidates(interfaces, external) if c.kind is CandidateKind.LAN][:MAX_LAN]
+        mine = Candidates(
+            round=number,
+            rtt=clock.rtt if clock is not None else 0.0,
+            external=external or UNSEEN,
+            forms=frozenset(self._forms),
+            local=tuple((i.ip, i.network.prefixlen) for i in interfaces if i.ip in lan),
+        )
+        self._round = _Round(number, mine)
+        self._messages.append(mine)
+
+    def _candidates(self, theirs: Candidates, now: float) -> None:
+        current = self._round
+        if current is None or theirs.round > current.number:
+            self._open_round(theirs.round, now)
+            current = self._round
+        if current is None or theirs.round < current.number or current.theirs is not None:
+            return
+        current.theirs = theirs
+        if self._proposes:
+            self._propose(now)
+
+    def _propose(self, now: float) -> None:
+        current, clock = self._round, self._clock()
+        if current is None or current.theirs is None or current.settled:
+            return
+        if clock is None:  # the rendezvous is away just now; the round waits for it
+            self._timers.arm(_Timer.PLAN, now + PLAN_RETRY)
+            return
+        start = propose_start(clock.server_time(now), clock.rtt, current.theirs.rtt)
+        current.proposed = Plan(current.number, clock.instance, start)
+        self._messages.append(current.proposed)
+
+    def _answer_plan(self, plan: Plan, now: float) -> None:
+        current, clock = self._round, self._clock()
+        if current is None or current.theirs is None or current.puncher is not None:
+            return
+        accepted = (
+            clock is not None
+            and plan.server_instance == clock.instance
+            and acceptable_start(plan.start, clock.server_time(now))
+        )
+        self._messages.append(PlanReply(current.number, accepted))
+        if accepted:
+            self._start(plan, now)
+
+    def _plan_answered(self, reply: PlanReply, now: float) -> None:
+        current = self._round
+        if current is None or current.proposed is None or current.puncher is not None:
+            return
+        if reply.accepted:
+            self._start(current.proposed, now)
+        else:
+            self._timers.arm(_Timer.PLAN, now + PLAN_RETRY)
+
+    def _start(self, plan: Plan, now: float) -> None:
+        current, clock = self._round, self._clock()
+        if current is None or current.theirs is None or clock is None:
+            return
+        theirs = current.theirs
+        peer = [Candidate(address, CandidateKind.LAN) for address, _ in theirs.local]
+        if theirs.external != UNSEEN:
+            peer.insert(0, Candidate(theirs.external, CandidateKind.EXTERNAL))
+        selection = select_targets(tuple(self._interfaces()), clock.external, peer)
+        current.targets = selection.targets
+        forms = tuple(form for form in self._forms if form in theirs.forms)
+        if not selection.targets or not forms:
+            self._timers.arm(_Timer.NEXT_ROUND, now + Schedule.with_rendezvous(0.0).silence)
+            self._events.append(RoundFailed((), (), selection.same_nat, Schedule.with_rendezvous(0.0).silence))
+            current.settled = True
+            return
+        current.puncher = Puncher(
+            attempt_id=self._entropy(ATTEMPT_ID_SIZE),
+            outgoing_key=self._outgoing_key,
+            incoming_key=self._incoming_key,
+            targets=selection.targets,
+            schedule=Schedule.with_rendezvous((clock.rtt + theirs.rtt) / 2, window=self._window),
+            budget=self._budget,
+            entropy=self._entropy,
+            own_external=clock.external,
+            forms=forms,
+        )
+        if current.peer_open:
+            current.puncher.peer_opened(now)
+        current.puncher.start(max(clock.local_time(plan.start), now), now)
+        self._drain_puncher(now)
+
+    def _drain_puncher(self, now: float) -> None:
+        current = self._round
+        if current is None or current.puncher is None:
+            return
+        for event in current.puncher.events():
+            match event:
+                case OwnSideOpen(evidence=evidence):
+                    self._messages.append(Open(current.number, evidence is OpenEvidence.BEYOND_NAT))
+                case Proven():
+                    if not current.proven:
+                        current.first_proof_at = now
+                    current.proven = (*current.proven, event)
+                    self._nominate(now)
+                case WindowEnded(report=report):
+                    self._window_ended(report, now)
+
+    def _nominate(self, now: float) -> None:
+        current = self._round
+        if current is None or current.settled or not current.proven:
+            return
+        waited = now - current.first_proof_at
+        best = nominate(current.proven, waited)
+        if best is None:
+            self._timers.arm(_Timer.NOMINATE, current.first_proof_at + NOMINATION_WAIT + 1e-4)  # float rounding
+            return
+        current.settled = True
+        same_lan = any(t.address == best.address and t.kind is CandidateKind.LAN for t in current.targets)
+        self._events.append(PathProven(best.address, best.form, best.rtt, same_lan))
+
+    def _window_ended(self, report: PunchReport, now: float) -> None:
+        current = self._round
+        if current is None or current.settled:
+            return
+        current.ended = report
+        self._messages.append(Report(current.number, tuple(ReportRow(**asdict(s)) for s in report.summaries())))
+        if current.peer_report is not None:
+            self._conclude(now)
+        else:
+            self._timers.arm(_Timer.REPORT, now + REPORT_WAIT)
+
+    def _conclude(self, now: float) -> None:
+        current = self._round
+        if current is None or current.ended is None or current.settled:
+            return
+        current.settled = True
+        silence = Schedule.with_rendezvous(0.0).silence
+        self._timers.stop(_Timer.REPORT)
+        self._timers.arm(_Timer.NEXT_ROUND, now + silence)
+        self._events.append(RoundFailed(current.ended.summaries(), current.peer_report or (), False, silence))
