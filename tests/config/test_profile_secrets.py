@@ -37,7 +37,7 @@ def profile(tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     credentials = tmp_path / "credentials"
     credentials.mkdir()
     (credentials / "laptop.psk").write_text(encode_key(PRESHARED))
-    (credentials / "laptop.psk").chmod(0o440)
+    (credentials / "laptop.psk").chmod(0o640)  # as access lists show up
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
     path = tmp_path / "office.toml"
     path.write_text(WHOLE)
