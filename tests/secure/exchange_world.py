@@ -35,7 +35,7 @@ class Indices:
         self.taken.remove(index)
 
 
-@dataclass
+@dataclass(eq=False)
 class Host:
     """One side: its exchange, what it reported, and what data arrived."""
 
