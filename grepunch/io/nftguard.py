@@ -11,6 +11,7 @@ kernel has no nftables, the guard is left out and says so.
 
 from __future__ import annotations
 
+import os
 import shutil
 import string
 import subprocess
@@ -18,6 +19,7 @@ import subprocess
 from grepunch.io.errors import HostError, NoPrivilege, Refused, Unsupported
 
 _TIMEOUT = 5.0  # seconds; nft takes milliseconds
+_SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"  # where nft lives, and an ordinary user's PATH does not lead
 _PLAIN = frozenset(string.ascii_letters + string.digits)
 
 # RFC 792: ICMP header 8 octets, then the quoted IPv4 header with its protocol in octet 9
@@ -46,7 +48,7 @@ def rules(profile: str) -> str:
 
 def missing() -> HostError | None:
     """Why there can be no guard on this host, as far as can be told without trying; None when there can."""
-    if shutil.which("nft") is None:
+    if _program() is None:
         return Unsupported(
             "There is no `nft` program: ICMP about GRE is not held back.", "Install the package nftables."
         )
@@ -55,13 +57,13 @@ def missing() -> HostError | None:
 
 def install(profile: str) -> HostError | None:
     """Make the profile's table; None when it is there, else why the guard was left out."""
-    return missing() or _run(rules(profile))
+    return _run(rules(profile))
 
 
 def remove(profile: str) -> bool:
     """Remove the profile's table; True when there was one. Raises :class:`HostError` when it cannot be removed."""
     table = table_name(profile)
-    if missing() is not None or _run(f"list table ip {table}\n") is not None:
+    if _run(f"list table ip {table}\n") is not None:
         return False
     error = _run(f"delete table ip {table}\n")
     if error is not None:
@@ -69,10 +71,17 @@ def remove(profile: str) -> bool:
     return True
 
 
+def _program() -> str | None:
+    return shutil.which("nft", path=f"{os.environ.get('PATH', '')}:{_SYSTEM_PATH}")
+
+
 def _run(batch: str) -> HostError | None:
+    program = _program()
+    if program is None:
+        return missing()
     try:
         result = subprocess.run(
-            ["nft", "-f", "-"], input=batch, capture_output=True, text=True, timeout=_TIMEOUT, check=False
+            [program, "-f", "-"], input=batch, capture_output=True, text=True, timeout=_TIMEOUT, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return Refused(f"`nft` did not run: {error}.")

@@ -172,11 +172,12 @@ class RawGre:
                 continue
             if self._tap is not None:
                 self._tap.received(bytes(view[:size]))
-            frame = self._parse(view[:size])
-            if frame is None:
+            parsed = parse_packet(view[:size])
+            if parsed is None:
                 self.drops[SocketDrop.MALFORMED] += 1
                 continue
-            frames.append(frame)
+            source, form, ppp, ttl = parsed
+            frames.append(GreFrame(self._address(source), form, ppp, ttl))
         self.received += len(frames)
         return frames
 
@@ -239,30 +240,6 @@ class RawGre:
             return False
         return True
 
-    def _parse(self, packet: memoryview) -> GreFrame | None:
-        """Headers of a packet that has passed the filter, checked for what the filter cannot; None: malformed."""
-        size = len(packet)
-        if size < IPV4_HEADER:
-            return None
-        first, total, fragment, ttl, protocol, source = _IPV4_START.unpack_from(packet)
-        start = (first & 0x0F) * 4
-        if first >> 4 != 4 or start < IPV4_HEADER or total != size or protocol != socket.IPPROTO_GRE:
-            return None
-        if fragment & _FRAGMENT_MASK or size < start + GRE_V0_SIZE:
-            return None
-        flags, kind = _V0_HEADER.unpack_from(packet, start)
-        if kind != GRE_PROTOCOL_PPP:
-            return None
-        if flags == GRE_V0_FLAGS:
-            return GreFrame(self._address(source), Form.V0, bytes(packet[start + GRE_V0_SIZE :]), ttl)
-        if flags != GRE_V1_FLAGS or size < start + GRE_V1_SIZE:
-            return None
-        # The Call ID is whatever a NAT's helper made of our 0, and the sequence number is anybody's: both unread.
-        end = start + GRE_V1_SIZE + _V1_HEADER.unpack_from(packet, start)[2]
-        if end > size:
-            return None
-        return GreFrame(self._address(source), Form.V1, bytes(packet[start + GRE_V1_SIZE : end]), ttl)
-
     def _address(self, source: bytes) -> IPv4Address:
         known = self._sources.get(source)
         if known is None:
@@ -270,6 +247,34 @@ class RawGre:
                 self._sources.clear()
             known = self._sources[source] = IPv4Address(source)
         return known
+
+
+def parse_packet(packet: bytes | memoryview) -> tuple[bytes, Form, bytes, int] | None:
+    """Source, form, PPP frame and TTL of a whole IPv4 packet that has passed the filter; None where it is malformed.
+
+    Checks what the filter cannot: that every length fits. (RFC 791 section 3.1, RFC 2637 section 4.1, RFC 2784.)
+    """
+    size = len(packet)
+    if size < IPV4_HEADER:
+        return None
+    first, total, fragment, ttl, protocol, source = _IPV4_START.unpack_from(packet)
+    start = (first & 0x0F) * 4
+    if first >> 4 != 4 or start < IPV4_HEADER or total != size or protocol != socket.IPPROTO_GRE:
+        return None
+    if fragment & _FRAGMENT_MASK or size < start + GRE_V0_SIZE:
+        return None
+    flags, kind = _V0_HEADER.unpack_from(packet, start)
+    if kind != GRE_PROTOCOL_PPP:
+        return None
+    if flags == GRE_V0_FLAGS:
+        return source, Form.V0, bytes(packet[start + GRE_V0_SIZE :]), ttl
+    if flags != GRE_V1_FLAGS or size < start + GRE_V1_SIZE:
+        return None
+    # The Call ID is whatever a NAT's helper made of our 0, and the sequence number is anybody's: both unread.
+    end = start + GRE_V1_SIZE + _V1_HEADER.unpack_from(packet, start)[2]
+    if end > size:
+        return None
+    return source, Form.V1, bytes(packet[start + GRE_V1_SIZE : end]), ttl
 
 
 def _open() -> socket.socket:

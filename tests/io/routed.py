@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from grepunch.lab.node import Node
+from grepunch.lab.requirements import program
 
 ResultT = TypeVar("ResultT")
 
@@ -31,9 +32,9 @@ def build() -> tuple[Node, Node, Node]:
     nodes = tuple(Node(name, Path("/run/lab")) for name in "arb")
     a, r, b = nodes
     for node in nodes:
-        subprocess.run(["ip", "netns", "add", node.name], check=True)
+        subprocess.run([program("ip"), "netns", "add", node.name], check=True)
         node.ip("link", "set", "lo", "up")
-    subprocess.run(["ip", "-batch", "-"], input=_BUILD, text=True, check=True)
+    subprocess.run([program("ip"), "-batch", "-"], input=_BUILD, text=True, check=True)
     for node, interface, address in ((a, "a0", A), (r, "ra", R_TOWARDS_A), (r, "rb", R_TOWARDS_B), (b, "b0", B)):
         node.ip("address", "add", f"{address}/24", "dev", interface)
         node.ip("link", "set", interface, "up")

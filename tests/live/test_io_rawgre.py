@@ -8,6 +8,7 @@ import time
 from ipaddress import IPv4Address
 
 from grepunch.io.rawgre import RawGre, SocketDrop, local_address_towards
+from grepunch.lab.requirements import program
 from grepunch.ports import Form, GreSend, PathNews
 from tests.io.routed import R_TOWARDS_A, A, B, build, drain, eventually, raw
 from tests.live.live_support import RunInLab
@@ -272,7 +273,21 @@ def test_what_the_kernel_refuses_is_dropped_and_counted(run_in_lab: RunInLab) ->
 def scenario_full_queue() -> dict[str, object]:
     a, _, _ = build()
     # A queue that gives a packet away once a second: the socket's send buffer fills up behind it.
-    a.run("tc", "qdisc", "replace", "dev", "a0", "root", "tbf", "rate", "8kbit", "burst", "1600", "limit", "30000000")
+    a.run(
+        program("tc"),
+        "qdisc",
+        "replace",
+        "dev",
+        "a0",
+        "root",
+        "tbf",
+        "rate",
+        "8kbit",
+        "burst",
+        "1600",
+        "limit",
+        "30000000",
+    )
     with a.entered():
         gre = RawGre()
     frame = SEALED + bytes(1400 - len(SEALED))

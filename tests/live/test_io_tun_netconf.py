@@ -24,6 +24,7 @@ from grepunch.io.errors import AddressClash, DeviceGone, HostError, NameTaken, N
 from grepunch.io.netconf import InterfacePlan, Netconf, remove_leftovers, render
 from grepunch.io.rawgre import RawGre
 from grepunch.io.tun import Tun, TunDrop
+from grepunch.lab.requirements import program, require_tun
 from tests.io.routed import eventually
 from tests.live.live_support import RunInLab
 
@@ -39,19 +40,20 @@ TUNSETPERSIST = 0x400454CB
 
 
 def ip(*arguments: str) -> str:
-    return subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True).stdout
+    return subprocess.run([program("ip"), *arguments], check=True, capture_output=True, text=True).stdout
 
 
 def everything() -> str:
     """The whole network configuration, as exactly as ip(8) and nft(8) tell it."""
     parts = [ip("-d", "address"), ip("-d", "link"), ip("rule")]
     parts += [ip(family, "-d", "route", "show", "table", "all") for family in ("-4", "-6")]
-    parts.append(subprocess.run(["nft", "list", "ruleset"], check=True, capture_output=True, text=True).stdout)
+    parts.append(subprocess.run([program("nft"), "list", "ruleset"], check=True, capture_output=True, text=True).stdout)
     return "\n".join(parts)
 
 
 def host() -> str:
     """A host with one LAN interface; its configuration."""
+    require_tun()
     ip("link", "set", "lo", "up")
     ip("link", "add", "lan0", "type", "veth", "peer", "name", "lan1")
     for interface in ("lan0", "lan1"):
@@ -350,10 +352,8 @@ def scenario_dry_run() -> dict[str, object]:
     netconf.undo()
     tun.close()
     tun = Tun(NAME)
-    lines = render(PLAN)
-    subprocess.run(
-        ["ip", "-batch", "-"], input="\n".join(line.removeprefix("ip ") for line in lines), text=True, check=True
-    )
+    batch = "\n".join(line.removeprefix("ip ") for line in render(PLAN))
+    subprocess.run([program("ip"), "-batch", "-"], input=batch, text=True, check=True)
     by_hand = everything()
     tun.close()
     return {"applied": without_index(applied), "by hand": without_index(by_hand)}
@@ -433,7 +433,7 @@ def scenario_powerless() -> dict[str, object]:
 
     host()
     able = [[c.name, str(c.error)] for c in capabilities.check()]
-    without = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--", sys.executable, "-c", _POWERLESS]
+    without = [program("setpriv"), "--bounding-set=-all", "--inh-caps=-all", "--", sys.executable, "-c", _POWERLESS]
     done = subprocess.run([*without, json.dumps(sys.path)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise AssertionError(done.stderr)
