@@ -15,6 +15,9 @@ from grepunch.config import rules
 from grepunch.config.faults import KeyPath, dotted
 from grepunch.config.rules import Refused, Rule
 
+# ours, because every peer without a rendezvous is sent probes for as long as it is away
+MOST_PROBED = 8
+
 Finding = tuple[KeyPath, str]
 ValueT = TypeVar("ValueT", bound=Hashable)
 
@@ -161,6 +164,12 @@ def _shown(prefix: IPv4Network) -> str:
 
 
 def _check_ways_to_meet(data: Mapping[str, object], peers: list[_Peer], found: Findings) -> None:
+    probed = [peer for peer in peers if "last_known_address" in peer.keys]
+    for peer in probed[MOST_PROBED:]:
+        path = (*peer.path, "last_known_address")
+        found.faults.append(
+            (path, f"at most {MOST_PROBED} peers of a profile may have one: each is probed all the time")
+        )
     if "rendezvous" in data:
         if _table(data, "rendezvous").get("urls") == []:
             found.faults.append((("rendezvous", "urls"), "at least one URL is needed"))

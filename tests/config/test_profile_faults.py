@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import sys
 
 import pytest
@@ -157,3 +158,17 @@ def test_control_characters_of_a_profile_do_not_reach_the_terminal() -> None:
     found = faults(changed('"gp-office"', '"\\u001b[2J\\u009b1m\\n"'))
     assert found
     assert all(fault.isprintable() for fault in found)
+
+
+def test_no_more_than_eight_peers_are_probed_at_a_time() -> None:
+    def peers(count: int) -> str:
+        return "".join(
+            f'[[peer]]\nname = "p{n}"\npublic_key = "{base64.b64encode(bytes([n]) * 32).decode()}"\n'
+            f'address = "10.66.0.{n}"\nlast_known_address = "203.0.113.{n}"\n'
+            for n in range(2, 2 + count)
+        )
+
+    head = WHOLE[: WHOLE.index("[[peer]]")].replace("routes", "# routes")
+    assert faults(head + peers(8)) == []
+    (fault,) = faults(head + peers(9))
+    assert "peer[8].last_known_address: at most 8 peers of a profile may have one" in fault
