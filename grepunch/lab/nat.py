@@ -11,7 +11,7 @@ In every such namespace the interface towards the hosts is called ``lan`` and th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import IPv4Address
 
@@ -67,24 +67,10 @@ class GreTimers:
     replied: int = 180
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Some rules, to be put before those of a class that exists."""
-
-    rules: Mapping[Hook, tuple[str, ...]] = field(default_factory=dict)
-    declarations: tuple[str, ...] = ()
-
-
-def _with(base: NatClass, name: str, summary: str, part: _Part) -> NatClass:
-    """``base`` under a new name, with the rules of ``part`` before its own."""
-    hooks = [hook for hook in Hook if hook in base.rules or hook in part.rules]
-    return NatClass(
-        name,
-        summary,
-        {hook: part.rules.get(hook, ()) + base.rules.get(hook, ()) for hook in hooks},
-        base.declarations + part.declarations,
-        base.translates,
-    )
+def _with(base: NatClass, name: str, summary: str, hook: Hook, rule: str, *declarations: str) -> NatClass:
+    """``base`` under a new name, with one more rule before its own."""
+    rules = {**base.rules, hook: (rule, *base.rules.get(hook, ()))}
+    return replace(base, name=name, summary=summary, rules=rules, declarations=base.declarations + declarations)
 
 
 # An ordinary box lets nothing in that nobody inside asked for: neither through it nor to itself.
@@ -147,39 +133,36 @@ G3 = _with(
     G2,
     "G3",
     "netfilter with PPTP helper",
-    _Part(
-        {Hook.PREROUTING: ('tcp dport 1723 ct helper set "pptp_helper"',)},
-        ('ct helper pptp_helper { type "pptp" protocol tcp; }',),
-    ),
+    Hook.PREROUTING,
+    'tcp dport 1723 ct helper set "pptp_helper"',
+    'ct helper pptp_helper { type "pptp" protocol tcp; }',
 )
-G4 = _with(G2, "G4", "GRE dropped in silence", _Part({Hook.FORWARD: ("ip protocol gre drop",)}))
+G4 = _with(G2, "G4", "GRE dropped in silence", Hook.FORWARD, "ip protocol gre drop")
 G4R = _with(
     G2,
     "G4R",
     "GRE refused with ICMP protocol-unreachable",
-    _Part({Hook.FORWARD: ("ip protocol gre reject with icmp type prot-unreachable",)}),
+    Hook.FORWARD,
+    "ip protocol gre reject with icmp type prot-unreachable",
 )
 G5 = _with(
     G3,
     "G5",
     "GRE only as part of a PPTP session that the box has seen (ASA, IOS PAT, many carrier NATs)",
-    _Part({Hook.FORWARD: ("ip protocol gre ct state new drop",)}),
+    Hook.FORWARD,
+    "ip protocol gre ct state new drop",
 )
 # Nothing rewrites the source: the hosts' private addresses reach the provider, who drops them.
-G6 = _with(
-    G2,
-    "G6",
-    "GRE leaves untranslated",
-    _Part({Hook.RAW: ('iifname "lan" ip protocol gre notrack',)}),
-)
-# The version is the last 3 bits of the first 16 of either header; Call ID 0 or not matters in version 1 only.
-G7V0 = _with(G2, "G7V0", "GRE version 0 dropped", _Part({Hook.FORWARD: ("ip protocol gre @th,13,3 0 drop",)}))
-G7V1 = _with(G2, "G7V1", "GRE version 1 dropped", _Part({Hook.FORWARD: ("ip protocol gre @th,13,3 1 drop",)}))
+G6 = _with(G2, "G6", "GRE leaves untranslated", Hook.RAW, 'iifname "lan" ip protocol gre notrack')
+# The version is the last 3 bits of the first 16 of either header; the Call ID is bits 48 to 63 of version 1's.
+G7V0 = _with(G2, "G7V0", "GRE version 0 dropped", Hook.FORWARD, "ip protocol gre @th,13,3 0 drop")
+G7V1 = _with(G2, "G7V1", "GRE version 1 dropped", Hook.FORWARD, "ip protocol gre @th,13,3 1 drop")
 G7K = _with(
     G1,
     "G7K",
-    "GRE version 1 with a Call ID other than 0 dropped",
-    _Part({Hook.FORWARD: ("ip protocol gre @th,13,3 1 @th,48,16 != 0 drop",)}),
+    "GRE version 1 with a Call ID other than 0 dropped, the rest as G1",
+    Hook.FORWARD,
+    "ip protocol gre @th,13,3 1 @th,48,16 != 0 drop",
 )
 G13 = NatClass(
     "G13",

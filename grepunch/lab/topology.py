@@ -328,14 +328,13 @@ def _host_number(network: IPv4Network) -> int:
 
 
 def _sysctls(node: Node, *, forwards: bool, strict: bool) -> dict[str, str | int]:
-    values: dict[str, str | int] = {"net.ipv4.icmp_ratelimit": 0}
+    # No type of ICMP is limited, neither towards one host nor in all; the latter is what a burst would run into.
+    values: dict[str, str | int] = {"net.ipv4.icmp_ratemask": 0}
     if forwards:
         values["net.ipv4.ip_forward"] = 1
     with node.entered():
         # The filter in force is the larger of an interface's own and "all"; new interfaces copy "default".
         interfaces = [path.name for path in Path("/proc/sys/net/ipv4/conf").iterdir()]
-        if Path("/proc/sys/net/ipv4/icmp_msgs_per_sec").exists():
-            values["net.ipv4.icmp_msgs_per_sec"] = 1_000_000
     for interface in interfaces:
         values[f"net.ipv4.conf.{interface}.rp_filter"] = int(strict)
     return values

@@ -196,6 +196,37 @@ def test_a_lack_fails_a_live_test_unless_that_very_lack_is_permitted(
         run_in_lab(lack_something)
 
 
+def nested(forbidden: str) -> dict[str, str]:
+    """Forbid namespaces as a system does, then try to make a sandbox as root."""
+    Path("/proc/sys", *forbidden.split(".")).write_text("0")
+    try:
+        return {"result": str(sandbox.run("os:getpid"))}
+    except LabUnavailable as error:
+        return {"missing": error.missing, "sentence": str(error)}
+
+
+def test_root_does_without_a_user_namespace_where_there_is_none(run_in_lab: RunInLab) -> None:
+    assert run_in_lab(nested, forbidden="user.max_user_namespaces") == {"result": "1"}
+
+
+def test_a_refusal_of_the_kernel_is_explained(run_in_lab: RunInLab) -> None:
+    refused = run_in_lab(nested, forbidden="user.max_net_namespaces")
+    assert refused["missing"] == Missing.NAMESPACES
+    assert "sudo sysctl -w user.max_net_namespaces=10000" in refused["sentence"]
+
+
+def leave_a_file() -> None:
+    Path("/run/lab/kept").write_text("x")
+
+
+def test_logs_are_kept_where_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setenv("GREPUNCH_LAB_LOGS", str(tmp_path / "kept"))
+    request.getfixturevalue("run_in_lab")(leave_a_file)
+    assert (tmp_path / "kept" / request.node.name / "kept").read_text() == "x"
+
+
 CHECK = """
 import json
 from grepunch.lab import sandbox
