@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Self
 
+from grepunch.secure.keyring import Keys
 from pptp.datapath import SealedPair
 
 
@@ -37,6 +39,11 @@ class _KeysEvent:
     session: tuple[bytes, bytes]
     capabilities: int
     probe_secret: bytes = field(repr=False)
+
+    @classmethod
+    def about(cls, keys: Keys, new_session: bool) -> Self:
+        """The event that tells of ``keys``."""
+        return cls(keys.pair, keys.initiator, new_session, keys.session, keys.capabilities, keys.probe_secret)
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,8 @@ class KeyExchange:
                 case _Timer.RETRANSMIT if self._attempt is not None:
                     self._retransmit(self._attempt, now)
                 case _Timer.RESUME if self._attempt is not None:
-                    self._resume(self._attempt, now)
+                    self._attempt.suspended = False
+                    self._retransmit(self._attempt, now)
                 case _Timer.CONFIRM if self.current is not None:
                     self._confirm(now)
                 case _Timer.CONFIRM_END if self._keyring.unheard:
@@ -298,13 +299,13 @@ class KeyExchange:
             self._timers.stop(_Timer.RETRANSMIT)
             self._timers.arm(_Timer.RESUME, now + YIELD_TIME)
 
-    def _resume(self, attempt: Attempt, now: float) -> None:
-        attempt.suspended = False
-        self._retransmit(attempt, now)
-
     def _stop_attempt(self) -> None:
         if self._attempt is not None:
             self._release_index(self._attempt.local_index)
+        self._end_attempt()
+
+    def _end_attempt(self) -> None:
+        """Its index lives on in the keys."""
         self._attempt = None
         self._timers.stop(_Timer.RETRANSMIT)
         self._timers.stop(_Timer.RESUME)
@@ -320,11 +321,9 @@ class KeyExchange:
         if suite is None:
             raise DropError(Drop.NOT_ALLOWED, "a suite that was not offered")
         keys = self._make_keys(state, (attempt.local_index, remote_index), payload, suite, now, initiator=True)
-        self._attempt = None
-        self._timers.stop(_Timer.RETRANSMIT)
-        self._timers.stop(_Timer.RESUME)
+        self._end_attempt()
         self._keyring.add_confirming(keys)
-        self._events.append(KeysReady(*self._describe(keys)))
+        self._events.append(KeysReady.about(keys, self._is_new(keys)))
         self._timers.arm(_Timer.CONFIRM_END, now + CONFIRM_TIMEOUT)
         self._confirmations = int(CONFIRM_TIMEOUT / CONFIRM_INTERVAL)
         self._confirm(now)
@@ -343,7 +342,7 @@ class KeyExchange:
         """
         keyring = self._keyring
         keyring.reverted = True
-        if keyring.live is None or (keyring.confirming is not None and keyring.confirming.session != self._session):
+        if keyring.live is None or (keyring.confirming is not None and self._is_new(keyring.confirming)):
             self._renew_session(now)
         self._fail(FailureReason.NOT_CONFIRMED, now)
 
@@ -372,7 +371,7 @@ class KeyExchange:
         keys = self._make_keys(state, (local_index, remote_index), opened.payload, Suite(suite), now, initiator=False)
         self._keyring.add_pending(opened.digest, message, keys, now)
         self._out.append(message)
-        self._events.append(KeysReady(*self._describe(keys)))
+        self._events.append(KeysReady.about(keys, self._is_new(keys)))
 
     # -- keys -------------------------------------------------------------------------------------------------
 
@@ -399,13 +398,11 @@ class KeyExchange:
             born=now,
         )
 
-    def _describe(self, keys: Keys) -> tuple[SealedPair, bool, bool, tuple[bytes, bytes], int, bytes]:
-        """The fields of an event about these keys."""
-        new_session = keys.session != self._session
-        return (keys.pair, keys.initiator, new_session, keys.session, keys.capabilities, keys.probe_secret)
+    def _is_new(self, keys: Keys) -> bool:
+        return keys.session != self._session
 
     def _go_live(self, keys: Keys, now: float) -> None:
-        described = self._describe(keys)
+        new_session = self._is_new(keys)
         self._stop_attempt()
         self._timers.stop(_Timer.CONFIRM)
         self._timers.stop(_Timer.CONFIRM_END)
@@ -413,17 +410,19 @@ class KeyExchange:
         self._session = keys.session
         self._timers.arm(_Timer.REKEY, keys.born + (REKEY_INITIATOR if keys.initiator else REKEY_RESPONDER))
         self._timers.arm(_Timer.FRAME_CHECK, now + FRAME_CHECK_INTERVAL)
-        self._events.append(KeysLive(*described))
+        self._events.append(KeysLive.about(keys, new_session))
         if not keys.initiator:
             self._confirmations = CONFIRM_ANSWERS  # so that the initiator need not wait for data of ours
             self._confirm(now)
 
     def _check_frames(self, now: float) -> None:
         live = self._keyring.live
-        if live is None:
-            return
         self._timers.arm(_Timer.FRAME_CHECK, now + FRAME_CHECK_INTERVAL)
-        if live.initiator and max(live.pair.sent_frames, live.pair.highest_received) >= REKEY_FRAMES:
+        if (
+            live is not None
+            and live.initiator
+            and max(live.pair.sent_frames, live.pair.highest_received) >= REKEY_FRAMES
+        ):
             self.initiate(now)
 
     def _expire(self, now: float) -> None:

@@ -192,3 +192,20 @@ class World:
         if one is None or two is None or (one.local_index, one.remote_index) != (two.remote_index, two.local_index):
             return False
         return two.open(one.seal(0x21, b"x"))[1] == b"x" and one.open(two.seal(0x21, b"y"))[1] == b"y"
+
+
+def initiations(world: World) -> list[tuple[Host, bytes]]:
+    """Every message 1 that was sent, by whom."""
+    return [(host, datagram) for host, datagram in world.recorded if datagram[0] == MessageType.INITIATION]
+
+
+def connected(seed: int, *, initiator: str = "b") -> World:
+    """Two sides with live keys, quiet, their logs empty."""
+    world = World(seed)
+    world.initiate(world.a if initiator == "a" else world.b)
+    world.run_for(2.0)
+    assert world.agree()
+    for host in (world.a, world.b):
+        host.log.clear()
+    world.recorded.clear()
+    return world
