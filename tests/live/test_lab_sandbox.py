@@ -139,35 +139,42 @@ def test_nothing_is_left_after_a_timeout(mark: str) -> None:
     assert marked(mark) == []
 
 
-CALLER = "import sys; from grepunch.lab import sandbox; sandbox.run(sys.argv[1], {'end': 'wait'})"
+CALLER = """
+import signal, sys
+from grepunch.lab import sandbox
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit it ignored
+sandbox.run(sys.argv[1], {"end": "wait"})
+"""
 
 
-@pytest.mark.usefixtures("machine")
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_nothing_is_left_when_the_caller_is_killed(mark: str, end: signal.Signals) -> None:
-    caller = subprocess.Popen(
+@pytest.fixture
+def caller(machine: None) -> Iterator[subprocess.Popen[str]]:
+    """A process that has a full lab up, and is killed at the end if the test has not done it."""
+    with subprocess.Popen(
         [sys.executable, "-c", CALLER, FULL_LAB],
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert caller.stdout is not None
-    assert caller.stdout.readline() == "the lab is up\n"
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "the lab is up\n"
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_nothing_is_left_when_the_caller_is_killed(
+    caller: subprocess.Popen[str], mark: str, end: signal.Signals
+) -> None:
     assert len(marked(mark)) >= 5
     caller.send_signal(end)
     assert caller.wait(DEATH) != 0
-    caller.stdout.close()
 
 
-@pytest.mark.usefixtures("machine")
-def test_nothing_is_left_when_the_first_stage_is_killed(mark: str) -> None:
-    caller = subprocess.Popen(
-        [sys.executable, "-c", CALLER, FULL_LAB], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
-    assert caller.stdout is not None
-    assert caller.stdout.readline() == "the lab is up\n"
+def test_nothing_is_left_when_the_first_stage_is_killed(caller: subprocess.Popen[str]) -> None:
     unshare = int(Path(f"/proc/{caller.pid}/task/{caller.pid}/children").read_text().split()[0])
     os.kill(unshare, signal.SIGKILL)
     _, stderr = caller.communicate(timeout=DEATH)
