@@ -131,9 +131,7 @@ class KeyExchange:
         self._expire(now)
         for timer in self._timers.pop_expired(now):
             match timer:
-                case _Timer.RETRANSMIT if self._attempt is not None:
-                    self._retransmit(self._attempt, now)
-                case _Timer.RESUME if self._attempt is not None:
+                case _Timer.RETRANSMIT | _Timer.RESUME if self._attempt is not None:
                     self._attempt.suspended = False
                     self._retransmit(self._attempt, now)
                 case _Timer.CONFIRM if self.current is not None:
@@ -404,8 +402,7 @@ class KeyExchange:
     def _go_live(self, keys: Keys, now: float) -> None:
         new_session = self._is_new(keys)
         self._stop_attempt()
-        self._timers.stop(_Timer.CONFIRM)
-        self._timers.stop(_Timer.CONFIRM_END)
+        self._timers.stop_all()
         self._keyring.make_live(keys)
         self._session = keys.session
         self._timers.arm(_Timer.REKEY, keys.born + (REKEY_INITIATOR if keys.initiator else REKEY_RESPONDER))
