@@ -56,6 +56,7 @@ class Drop(StrEnum):
     UNPROVEN_SOURCE = "unproven_source"
     REPLAYED = "replayed"
     TOO_OLD = "too_old"  # behind the replay window, or a late packet that can no longer be ordered
+    SEQUENCE_JUMP = "sequence_jump"  # a sequence number far from the stream's, as a forger's would be
     BAD_TAG = "bad_tag"  # authentication failed
     BAD_KEY = "bad_key"  # a public key that no honest peer sends (low order, not an ML-KEM key)
     EXPIRED_KEY = "expired_key"
