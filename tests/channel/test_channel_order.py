@@ -341,3 +341,15 @@ def test_two_channels_over_a_lossy_link_keep_order_both_ways() -> None:
         assert got[end] == sorted(set(got[end])), f"seed {seed}"
         assert len(got[end]) > 1600, f"seed {seed}"
         assert 0.02 < ends[end].window.round_trip < 0.5, f"seed {seed}"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.binary(max_size=24), max_size=10), st.lists(st.integers(0, 0xFFFFFFFF), max_size=10))
+def test_any_octets_are_dropped_and_counted_or_taken(octets: list[bytes], numbers: list[int]) -> None:
+    target = channel(send_window=8)
+    packets = octets + [packet(number, b"f", number) for number in numbers]
+    taken = sum(len(target.receive(data, 0.0)) for data in packets)
+    target.handle_timeout(1000.0)
+    taken += len(target.events())
+    assert taken + sum(target.drops.values()) >= len(numbers)
+    assert target.window.in_flight == 0

@@ -162,3 +162,22 @@ def test_recorded_packets_parse_and_rebuild_identically(
     assert packet == GrePacket(1, payload, *numbers)
     assert len(payload) == announced
     assert build_v1(packet.call_id, packet.payload, packet.sequence, packet.acknowledgement) == data
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.binary(max_size=40)
+    | st.tuples(
+        st.sampled_from(["3001880b", "3081880b", "2081880b", "2001880b", "0000880b"]), st.binary(max_size=40)
+    ).map(lambda parts: bytes.fromhex(parts[0]) + parts[1])
+)
+def test_any_octets_parse_to_what_rebuilds_them_or_are_refused(octets: bytes) -> None:
+    try:
+        packet = parse(octets)
+    except WireError:
+        return
+    if packet.version == 0:
+        rebuilt = build_v0(packet.payload)
+    else:
+        rebuilt = build_v1(packet.call_id, packet.payload, packet.sequence, packet.acknowledgement)
+    assert octets.startswith(rebuilt)
