@@ -175,8 +175,8 @@ class DataPump:
         if protocol not in (_IPV4, _IPV6):
             machine.receive_opened(pair, protocol, bytes(data), (frame.source, frame.form), self._now())
             return False
-        if not ordinary:
-            machine.receive_opened(pair, protocol, b"", (frame.source, frame.form), self._now())
+        if not ordinary and not machine.receive_opened(pair, protocol, b"", (frame.source, frame.form), self._now()):
+            return False
         cause = self._refusal(traffic, protocol, data)
         if cause is not None:
             traffic.drops[cause] += 1

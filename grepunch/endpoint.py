@@ -30,6 +30,7 @@ from grepunch.peer import (
     InnerMtu,
     MailboxSend,
     PeerConfig,
+    PeerContext,
     PeerEvent,
     PeerMachine,
     PeerState,
@@ -64,18 +65,18 @@ async def run_endpoint(profile: Profile, options: EndpointOptions, reporter: Rep
 
     Raises :class:`Failure` for what stands in the way of starting.
     """
-    keys = read_keys(profile)
     _check_role(profile, options)
     if options.action is Action.DRY_RUN:
         for line in interface.planned(profile):
             reporter.report(Planned(line))
         return Verdict(VerdictKind.UP)
+    keys = read_keys(profile) if options.action is Action.RUN else None  # cleaning up needs none
     obstacle = interface.obstacle()
     if obstacle is not None:
         return obstacle
     with ProfileLock(profile.name):
         removed = interface.clean_up(profile.name)
-        if options.action is Action.CLEANUP:
+        if keys is None:
             return Verdict(VerdictKind.UP, "\n".join(f"removed: {what}" for what in removed) or "nothing was left")
         for what in removed:
             reporter.report(Notice(f"removed what a killed run had left: {what}", Level.WARNING))
@@ -137,9 +138,8 @@ class Endpoint:
             window=profile.punch.window,
         )
         local = profile.interface.address
-        machine = PeerMachine(
+        context = PeerContext(
             config,
-            exchange,
             own_public_key=keys.public_key,
             static_secret=self._secrets[peer.name],
             new_session=session_factory(
@@ -153,7 +153,7 @@ class Endpoint:
             interfaces=self._interface.host_interfaces,
             entropy=entropy,
         )
-        traffic = PeerTraffic(peer.name, machine)
+        traffic = PeerTraffic(peer.name, PeerMachine(context, exchange))
         own = (IPv4Network(peer.address),) if peer.address is not None else ()
         self._addresses.add(peer.name, traffic, (*own, *peer.allowed))
         return traffic

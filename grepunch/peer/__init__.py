@@ -1,5 +1,6 @@
 """One punched peer: the machine that joins key exchange, session, traversal and path, and its parts."""
 
+from grepunch.peer.context import PeerContext
 from grepunch.peer.events import (
     HandshakeFailed,
     MailboxSend,
@@ -22,6 +23,7 @@ __all__ = [
     "MailboxSend",
     "PathUp",
     "PeerConfig",
+    "PeerContext",
     "PeerEvent",
     "PeerMachine",
     "PeerState",

@@ -11,16 +11,16 @@ keys that expired unrenewed, or when the same peer begins a newer one; silence a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from enum import Enum
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address
 
+from grepunch.peer.context import PeerContext
 from grepunch.peer.direct import DirectPunch
 from grepunch.peer.events import (
     HandshakeFailed,
     MailboxSend,
     PathUp,
-    PeerConfig,
     PeerEvent,
     PeerState,
     PeerTransmit,
@@ -28,26 +28,22 @@ from grepunch.peer.events import (
     SessionEnded,
     StateChanged,
 )
-from grepunch.peer.hole import FirstFrame, HeardAgain, Hole, InnerMtu, Moved, Place, Silent
-from grepunch.peer.session import SealedSession, SegmentOut, Taps
+from grepunch.peer.hole import FirstFrame, HeardAgain, InnerMtu, Moved, Place, Silent
+from grepunch.peer.session import SealedSession, SegmentOut
 from grepunch.ports import GreFrame, GreSend, PathNews
-from grepunch.punch.candidate import Candidate, CandidateKind
 from grepunch.punch.path import PathManager
-from grepunch.punch.plan import Budget, Proven
+from grepunch.punch.plan import Proven
 from grepunch.punch.puncher import WindowEnded
 from grepunch.punch.report import FormSummary
-from grepunch.secure.derive import probe_key
 from grepunch.secure.events import ConfirmWanted, ExchangeFailed, KeysDropped, KeysLive, KeysReady
 from grepunch.secure.exchange import KeyExchange
 from grepunch.secure.fragments import build_fragments
 from grepunch.secure.handshake import MessageType, OpenedInitiation
-from grepunch.signalling.arq import Arq
-from grepunch.traversal import MeetingClock, PathProven, RoundFailed, Traversal
+from grepunch.traversal import PathProven, RoundFailed
 from pptp.datapath import SealedPair
 from pptp.errors import Drop, DropError, Terminated, TerminationCause, WireError
 from pptp.machine import earliest
 from pptp.ppp.control_protocol import NetworkDown, NetworkUp
-from pptp.session import Session
 from pptp.timers import Timers
 from pptp.wire.ppp import Protocol
 from pptp.wire.sealed import EMPTY_PROTOCOL, is_sealed, receiver_index
@@ -80,34 +76,17 @@ class _Timer(Enum):
 
 
 class PeerMachine:
-    """See the module. ``new_session`` makes a fresh PPTP session; ``clock`` and ``interfaces`` ask the endpoint."""
+    """See the module. ``exchange`` is the peer's own, and knows its key."""
 
-    def __init__(
-        self,
-        config: PeerConfig,
-        exchange: KeyExchange,
-        *,
-        own_public_key: bytes,
-        static_secret: bytes,
-        new_session: Callable[[], Session],
-        clock: Callable[[], MeetingClock | None],
-        interfaces: Callable[[], Sequence[IPv4Interface]],
-        entropy: Callable[[int], bytes],
-    ) -> None:
-        self.config = config
+    def __init__(self, context: PeerContext, exchange: KeyExchange) -> None:
+        self.config = context.config
+        self.taps = context.taps
         self.state = PeerState.WAITING
         self.drops: Counter[Drop] = Counter()
         self.networks: frozenset[int] = frozenset()  # the network protocols that are open
-        self.taps = Taps()
+        self._context = context
         self._exchange = exchange
-        self._own_public_key = own_public_key
-        self._static_secret = static_secret
-        self._new_session = new_session
-        self._clock = clock
-        self._interfaces = interfaces
-        self._entropy = entropy
-        self._budget = Budget()
-        self._hole = self._new_hole()
+        self._hole = context.make_hole()
         self._session: SealedSession | None = None
         self._direct: DirectPunch | None = None
         self._mailbox = False
@@ -240,14 +219,12 @@ class PeerMachine:
 
     def receive_probe(self, frame: GreFrame, body: bytes, now: float) -> bool:
         """A probe from the hole; True when it is of this peer and fresh."""
-        authentic = False
-        if self._session is not None:
-            authentic = self._session.traversal.receive_probe(frame.source, frame.form, body, frame.ttl, now)
-        if not authentic and self._direct is not None:
-            authentic = self._direct.receive_probe(frame.source, frame.form, body, frame.ttl, now)
-        if authentic:
-            self._settle(now)
-        return authentic
+        under_way = (self._session.traversal if self._session is not None else None, self._direct)
+        for attempt in under_way:
+            if attempt is not None and attempt.receive_probe(frame.source, frame.form, body, frame.ttl, now):
+                self._settle(now)
+                return True
+        return False
 
     def receive_news(self, news: PathNews, now: float) -> None:
         """ICMP about a packet of ours."""
@@ -258,12 +235,16 @@ class PeerMachine:
         self._hole.receive_news(news, now)
         self._settle(now)
 
-    def receive_opened(self, pair: SealedPair, protocol: int, data: bytes, source: Place, now: float) -> None:
-        """What a sealed frame from the hole held, opened by ``pair``; of data only that it came (``data`` empty)."""
-        self._verified(pair, source, now)
-        if protocol not in _IP_PROTOCOLS:
+    def receive_opened(self, pair: SealedPair, protocol: int, data: bytes, source: Place, now: float) -> bool:
+        """What a sealed frame from the hole held, opened by ``pair``; of data only that it came (``data`` empty).
+
+        False: the frame is to be dropped, its keys are not those that both sides will use.
+        """
+        good = self._verified(pair, source, now)
+        if good and protocol not in _IP_PROTOCOLS:
             self._receive_inner(protocol, data, source, now)
         self._settle(now)
+        return good
 
     # -- what the endpoint asks --------------------------------------------------------------------------------
 
@@ -337,16 +318,19 @@ class PeerMachine:
         except DropError:
             pass  # counted by the pair
         else:
-            self._verified(pair, None, now)
-            self._receive_inner(protocol, data, None, now)
+            if self._verified(pair, None, now):
+                self._receive_inner(protocol, data, None, now)
 
-    def _verified(self, pair: SealedPair, source: Place | None, now: float) -> None:
-        """An authentic frame came under ``pair``: what that says about keys and paths."""
-        self._exchange.frame_verified(pair.local_index, now)
+    def _verified(self, pair: SealedPair, source: Place | None, now: float) -> bool:
+        """An authentic frame came under ``pair``: what that says about keys and paths. False: it is to be dropped."""
+        if not self._exchange.frame_verified(pair.local_index, now):
+            self.drops[Drop.EXPIRED_KEY] += 1
+            return False
         self._follow_exchange(now)
         if source is not None and self._session is not None:
             current = pair is self._exchange.current
             self._hole.frame_from(source, now, follow=not self.config.dialing, current=current)
+        return True
 
     def _receive_inner(self, protocol: int, data: bytes, source: Place | None, now: float) -> None:
         session = self._session
@@ -390,10 +374,8 @@ class PeerMachine:
         events = self._exchange.events()
         for event in events:
             match event:
-                case KeysReady(initiator=True, new_session=True, probe_secret=secret):
-                    self._begin_session(secret, now)
-                case KeysLive(initiator=False, new_session=True, probe_secret=secret):
-                    self._begin_session(secret, now)
+                case KeysReady(initiator=True) | KeysLive(initiator=False) if event.new_session:
+                    self._begin_session(event.probe_secret, now)
                 case ConfirmWanted():
                     self._send_sealed(EMPTY_PROTOCOL, b"", self._best_carrier())
                 case KeysDropped() if self._exchange.current is None and self._session is not None:
@@ -421,23 +403,7 @@ class PeerMachine:
     def _begin_session(self, probe_secret: bytes, now: float) -> None:
         if self._session is not None:
             self._forget_session(Terminated(TerminationCause.REPLACED, "the peer started anew"), now)
-        clock = self._clock()
-        self._session = session = SealedSession(
-            Arq(rtt=2 * clock.rtt if clock is not None else 0.1),
-            self._new_session(),
-            Traversal(
-                proposes=self._own_public_key < self.config.public_key,
-                outgoing_key=probe_key(probe_secret, self._own_public_key, self.config.public_key),
-                incoming_key=probe_key(probe_secret, self.config.public_key, self._own_public_key),
-                forms=self.config.forms,
-                window=self.config.window,
-                budget=self._budget,
-                clock=self._clock,
-                interfaces=self._interfaces,
-                entropy=self._entropy,
-            ),
-            self.taps,
-        )
+        self._session = session = self._context.make_session(probe_secret)
         session.open(now)
         if self._hole.place is not None:
             self._use_hole(self._hole.place, now)  # the keys are new, so its first sealed frame is still to come
@@ -453,7 +419,7 @@ class PeerMachine:
         self._session = None
         self._ending = None
         self.networks = frozenset()
-        self._hole = self._new_hole()
+        self._hole = self._context.make_hole()
         if place is not None:
             self._hole.use(place, now)
         self._events.append(SessionEnded(cause))
@@ -519,9 +485,6 @@ class PeerMachine:
 
     # -- the hole ---------------------------------------------------------------------------------------------------
 
-    def _new_hole(self) -> Hole:
-        return Hole(keepalive=self.config.keepalive, entropy=self._entropy)
-
     def _use_hole(self, place: Place, now: float) -> None:
         """A path has been proven: everything takes it from now on."""
         self._last_address = place[0]
@@ -580,23 +543,11 @@ class PeerMachine:
     # -- without a rendezvous ----------------------------------------------------------------------------------------
 
     def _punch_directly(self, now: float) -> None:
-        """Probe the address that worked last or that the profile names, under the static keys."""
-        known = self.config.last_known_address
-        address = known if known is not None else self._last_address
-        if self._direct is not None or address is None or self._closing:
+        """Probe under the static keys."""
+        if self._direct is not None or self._closing:
             return
-        own, theirs = self._own_public_key, self.config.public_key
-        self._direct = DirectPunch(
-            Candidate(address, CandidateKind.KNOWN if known is not None else CandidateKind.EXTERNAL),
-            outgoing_key=probe_key(self._static_secret, own, theirs),
-            incoming_key=probe_key(self._static_secret, theirs, own),
-            forms=self.config.forms,
-            window=self.config.window,
-            budget=self._budget,
-            entropy=self._entropy,
-            now=now,
-        )
-        if self._session is None:
+        self._direct = self._context.make_direct(self._last_address, now)
+        if self._direct is not None and self._session is None:
             self._set_state(PeerState.PUNCHING)
 
     def _stop_direct(self, now: float) -> None:
