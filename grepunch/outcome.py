@@ -20,6 +20,11 @@ _PLACE = {
     Fate.NOT_TRIED: "were not sent",
 }
 
+_SIDES = {
+    "here": "GRE is dropped on this side, in both directions: ours is never seen outside, the peer's does not come in",
+    "peer": "GRE is dropped on the peer's side, in both directions: ours left here, the peer's is never seen outside",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -73,13 +78,31 @@ def explain(attempt: Attempt) -> Verdict:
 def _blocked(attempt: Attempt) -> Verdict:
     findings = diagnose(attempt.ours, attempt.theirs)
     direction = dead_direction(findings)
-    sentences = describe(findings)
+    side = blocked_side(findings)
+    sentences = [*([_SIDES[side]] if side else []), *describe(findings)]
     detail = "\n".join(sentences) if sentences else f"no GRE packet of {attempt.peer} arrived in {attempt.waited:.0f} s"
     refused_here = any(f.fate is Fate.DIED_ON_OUR_SIDE for f in findings)
     if not attempt.uses_rendezvous and not attempt.heard and not refused_here:
         # nothing but silence: a peer that is absent, one with another key and a blocked path look the same from here
         return Verdict(VerdictKind.PEER_ABSENT, detail, facts={"direction": direction})
-    return Verdict(VerdictKind.NAT_BLOCKED, detail, facts={"direction": direction})
+    facts = {"direction": direction} | ({"side": side} if side else {})
+    return Verdict(VerdictKind.NAT_BLOCKED, detail, facts=facts)
+
+
+def blocked_side(findings: Sequence[Finding]) -> str:
+    """``here`` or ``peer``: where GRE is dropped both ways, as far as the evidence goes; else empty.
+
+    A side whose own packets are never seen outside, and which the other's do not reach although they were, is it.
+    """
+    fates = {
+        way: {f.fate for f in findings if f.direction is way and f.fate is not Fate.NOT_TRIED} for way in Direction
+    }
+    lost_here, lost_there = {Fate.DIED_ON_OUR_SIDE}, {Fate.DIED_ON_PEER_SIDE}
+    if fates[Direction.INWARD] == lost_here and fates[Direction.OUTWARD] <= lost_here | {Fate.DIED}:
+        return "here"
+    if fates[Direction.OUTWARD] == lost_there and fates[Direction.INWARD] <= lost_there | {Fate.DIED}:
+        return "peer"
+    return ""
 
 
 def dead_direction(findings: Sequence[Finding]) -> str:
