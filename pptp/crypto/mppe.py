@@ -1,0 +1,300 @@
+"""MPPE: the data path of an ordinary PPTP link (RFC 3078). Confidential against nobody who tries.
+
+Made by CCP when it opens, one object for each direction; what it negotiated is in :class:`MppeMode`. A packet is the
+information field of a PPP frame of protocol 0x00FD:
+
+    flags A B C D 4 bits | coherency count 12 bits | RC4( PPP protocol 2 | data )
+
+*Stateless*, each packet has its own key. *Stateful*, the key stream runs on over the packets, and the key changes
+with each packet whose count ends in FF, the flag packet; a lost packet has to be mended through CCP.
+
+Nothing authenticates a packet, but what it decrypts to must be IPv4 or IPv6, version and length included, which one in
+two million random packets is. A packet that is not changes nothing here, whatever its count: so a forger does not
+derail the stream, and a packet under keys of an earlier negotiation does not either.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pptp.crypto.legacy import Rc4
+from pptp.crypto.mppe_keys import Strength, initial_session_key, next_session_key
+from pptp.errors import Drop, DropError, UsageError
+from pptp.serial import difference, increment
+
+# RFC 3078 section 3
+_HEADER = struct.Struct("!H")
+_FLUSHED = 0x8000  # bit A
+_ENCRYPTED = 0x1000  # bit D; B and C mean nothing to MPPE
+_COUNT_BITS = 12
+_COUNT_MASK = 0x0FFF
+_FLAG = 0xFF  # section 7: the low octet of a count at which a stateful key changes
+
+# RFC 3078 section 3, and what of it this project ever negotiates
+MPPE_PROTOCOL = 0x00FD
+_IPV4 = 0x0021
+_IPV6 = 0x0057
+_INNER_PROTOCOL = struct.Struct("!H")
+
+# RFC 791 section 3.1, RFC 8200 section 3
+_IPV4_HEADER = struct.Struct("!BxH16x")  # version and header length, total length
+_IPV6_HEADER = struct.Struct("!BxxxH34x")  # version and more, payload length
+# ours, because RFC 1661 section 2 lets a frame be padded
+_PADDING = 63
+
+OVERHEAD = _HEADER.size + _INNER_PROTOCOL.size
+
+# ours, because a peer that changes the key at every reset may have done so in packets that were lost
+_UNSEEN_CHANGES = 8
+
+
+def is_encrypted_by_mppe(protocol: int) -> bool:
+    """Whether frames of a PPP protocol are MPPE's to encrypt (RFC 3078 section 3): never those of control protocols."""
+    return 0x0021 <= protocol <= 0x00FA
+
+
+@dataclass(frozen=True, slots=True)
+class MppeMode:
+    """What CCP agreed for one direction."""
+
+    strength: Strength
+    stateless: bool
+
+    def __str__(self) -> str:
+        return f"{self.strength}-bit {'stateless' if self.stateless else 'stateful'}"
+
+
+class MppeEncryptor:
+    """The sending direction. ``start_key`` is what the authentication left, 16 octets."""
+
+    __slots__ = ("_count", "_flush", "_key", "_rc4", "_start_key", "mode")
+
+    def __init__(self, start_key: bytes, mode: MppeMode) -> None:
+        self.mode = mode
+        self._start_key = start_key
+        self._key = initial_session_key(start_key, mode.strength)
+        self._rc4 = Rc4(self._key)
+        self._count = 0
+        self._flush = False
+
+    def flush(self) -> None:
+        """The peer asks for a reset: let it find its place with the next packet.
+
+        Deviation: RFC 3078 section 3.1 has the next packet carry bit A and start the key stream of the present key
+        anew. So read it FreeBSD and npppd; Linux and lwIP also change the key whenever they see the bit. All agree on
+        a flag packet, so the count goes on to the next one, as if those between had been lost. For the same reason
+        the very first packet carries no bit A, as with all of them.
+        """
+        self._flush = not self.mode.stateless
+
+    def encrypt(self, protocol: int, data: bytes | memoryview) -> bytes:
+        """The MPPE packet that carries ``data``; :class:`UsageError` for a protocol outside 0x0021 to 0x00FA."""
+        if not is_encrypted_by_mppe(protocol):
+            raise UsageError(f"MPPE does not encrypt frames of protocol {protocol:04x}")
+        count = self._count
+        if self._flush:
+            count |= _FLAG
+            self._flush = False
+        header = _ENCRYPTED | count
+        if self.mode.stateless or count & _FLAG == _FLAG:
+            header |= _FLUSHED
+            self._key = next_session_key(self._start_key, self._key, self.mode.strength)
+            self._rc4 = Rc4(self._key)
+        self._count = increment(count, bits=_COUNT_BITS)
+        return _HEADER.pack(header) + self._rc4.update(_INNER_PROTOCOL.pack(protocol) + data)
+
+
+class MppeDecryptor:
+    """The receiving direction. ``start_key`` is what the authentication left, 16 octets.
+
+    Its packets are to come in order, as far as the data channel can see to that: a late one is dropped. Where
+    ``reset_wanted`` is true, packets have been dropped that only a CCP Reset-Request can help; whoever sends it
+    sets it to false.
+    """
+
+    __slots__ = ("_ahead", "_count", "_drops", "_key", "_start_key", "_stream", "mode", "reset_wanted")
+
+    def __init__(self, start_key: bytes, mode: MppeMode) -> None:
+        self.mode = mode
+        self.reset_wanted = False
+        self._start_key = start_key
+        self._key = initial_session_key(start_key, mode.strength)
+        self._count = 0  # of the next packet
+        self._ahead: deque[bytes] = deque()  # the keys that follow _key, as far as they are known
+        self._stream = _KeyStream(self._key)
+        self._drops: Counter[Drop] = Counter()
+
+    @property
+    def drops(self) -> Mapping[Drop, int]:
+        """How many packets were dropped, by cause."""
+        return self._drops
+
+    def decrypt(self, packet: bytes | memoryview) -> tuple[int, bytes]:
+        """PPP protocol and data of an MPPE packet; raises :class:`DropError`, having counted the cause.
+
+        ``CLEARTEXT``: not encrypted. ``TOO_OLD``: late, or a duplicate. ``SEQUENCE_JUMP``: packets of a stateful
+        stream are missing before it. ``MALFORMED``: too short, without the bit A it must have, or of no sense under
+        its key.
+        """
+        try:
+            return self._decrypt(packet)
+        except DropError as error:
+            self._drops[error.cause] += 1
+            raise
+
+    def _decrypt(self, packet: bytes | memoryview) -> tuple[int, bytes]:
+        if len(packet) <= OVERHEAD - 1:  # the protocol may have one octet, but then data follows
+            raise DropError(Drop.MALFORMED, f"MPPE packet of {len(packet)} octets")
+        (header,) = _HEADER.unpack_from(packet)
+        if not header & _ENCRYPTED:
+            raise DropError(Drop.CLEARTEXT, "MPPE packet that is not encrypted")
+        count = header & _COUNT_MASK
+        ahead = difference(count, self._count, _COUNT_BITS)
+        if ahead < 0:
+            raise DropError(Drop.TOO_OLD, f"MPPE count {count:03x}, expected {self._count:03x}")
+        flushed = bool(header & _FLUSHED)
+        if not flushed and (self.mode.stateless or count & _FLAG == _FLAG):
+            raise DropError(Drop.MALFORMED, f"MPPE count {count:03x} without bit A")
+        body = packet[_HEADER.size :]
+        if self.mode.stateless:
+            inner = self._open_anew(body, first=ahead + 1, last=ahead + 1)
+        elif flushed:
+            changes = (self._count + ahead + 1 >> 8) - (self._count >> 8)
+            inner = self._open_anew(body, first=changes, last=changes + _UNSEEN_CHANGES)
+        elif ahead:
+            self.reset_wanted = True
+            raise DropError(Drop.SEQUENCE_JUMP, f"{ahead} MPPE packets are missing")
+        else:
+            inner = self._open_next(body)
+        if inner is None:
+            raise DropError(Drop.MALFORMED, "MPPE packet that decrypts to no IP packet")
+        self._count = increment(count, bits=_COUNT_BITS)
+        self.reset_wanted = False
+        return inner
+
+    def _open_next(self, body: bytes | memoryview) -> tuple[int, bytes] | None:
+        """Under the stream as it goes on; it only does so if what comes out makes sense."""
+        inner = _read(self._stream.xor(body))
+        if inner is not None:
+            self._stream.advance(len(body))
+        return inner
+
+    def _open_anew(self, body: bytes | memoryview, *, first: int, last: int) -> tuple[int, bytes] | None:
+        """Under the beginning of the stream of the key that lies ``first`` changes ahead, or one up to ``last``.
+
+        The keys on the way are kept: a flood of packets with far counts costs each key change once.
+        """
+        for changes in range(first, last + 1):
+            while len(self._ahead) < changes:
+                latest = self._ahead[-1] if self._ahead else self._key
+                self._ahead.append(next_session_key(self._start_key, latest, self.mode.strength))
+            key = self._ahead[changes - 1] if changes else self._key
+            stream = _KeyStream(key)
+            inner = _read(stream.xor(body))
+            if inner is None:
+                continue
+            for _ in range(changes):
+                self._key = self._ahead.popleft()
+            stream.advance(len(body))
+            self._stream = stream
+            return inner
+        return None
+
+
+class _KeyStream:
+    """An RC4 key stream that only moves when it is told to."""
+
+    __slots__ = ("_rc4", "_unused")
+
+    def __init__(self, key: bytes) -> None:
+        self._rc4 = Rc4(key)
+        self._unused = b""
+
+    def xor(self, data: bytes | memoryview) -> bytes:
+        """``data`` under the octets that come next."""
+        size = len(data)
+        missing = size - len(self._unused)
+        if missing > 0:
+            self._unused += self._rc4.update(bytes(missing))
+        stream = int.from_bytes(self._unused[:size], "big")
+        return (int.from_bytes(data, "big") ^ stream).to_bytes(size, "big")
+
+    def advance(self, size: int) -> None:
+        """The next ``size`` octets have been used."""
+        self._unused = self._unused[size:]
+
+
+class MppePath:
+    """Where the frames of a link pass on their way out and in. Created with the link, by whoever carries its data.
+
+    It is keyed when CCP comes up and unkeyed when CCP goes down. With ``required`` nothing that MPPE should encrypt
+    passes in clear, at any time; without, only a direction that CCP agreed to encrypt is closed to it.
+    """
+
+    __slots__ = ("_drops", "decryptor", "encryptor", "required")
+
+    def __init__(self, *, required: bool) -> None:
+        self.required = required
+        self.encryptor: MppeEncryptor | None = None
+        self.decryptor: MppeDecryptor | None = None
+        self._drops: Counter[Drop] = Counter()
+
+    @property
+    def drops(self) -> Mapping[Drop, int]:
+        """How many frames were dropped, by cause, over all keys."""
+        return self._drops
+
+    def rekey(self, encryptor: MppeEncryptor | None, decryptor: MppeDecryptor | None) -> None:
+        """CCP came up with these, or went down (twice ``None``)."""
+        self.encryptor = encryptor
+        self.decryptor = decryptor
+
+    def seal(self, protocol: int, data: bytes | memoryview) -> tuple[int, bytes | memoryview]:
+        """Protocol and information field to send; raises :class:`DropError` ``CLEARTEXT`` where there is no key yet."""
+        if not is_encrypted_by_mppe(protocol):
+            return protocol, data
+        if self.encryptor is not None:
+            return MPPE_PROTOCOL, self.encryptor.encrypt(protocol, data)
+        if self.required:
+            raise self._dropped(DropError(Drop.CLEARTEXT, "encryption is required, and not up"))
+        return protocol, data
+
+    def open(self, protocol: int, information: bytes | memoryview) -> tuple[int, bytes | memoryview]:
+        """Protocol and data of a received frame; raises :class:`DropError`.
+
+        ``CLEARTEXT``: a frame that should have been encrypted. ``WRONG_PHASE``: an MPPE packet without a key for it.
+        Otherwise as :meth:`MppeDecryptor.decrypt`.
+        """
+        if protocol == MPPE_PROTOCOL:
+            if self.decryptor is None:
+                raise self._dropped(DropError(Drop.WRONG_PHASE, "MPPE packet before MPPE is up"))
+            try:
+                return self.decryptor.decrypt(information)
+            except DropError as error:
+                raise self._dropped(error) from None
+        if is_encrypted_by_mppe(protocol) and (self.required or self.decryptor is not None):
+            raise self._dropped(DropError(Drop.CLEARTEXT, f"protocol {protocol:04x} in clear"))
+        return protocol, information
+
+    def _dropped(self, error: DropError) -> DropError:
+        self._drops[error.cause] += 1
+        return error
+
+
+def _read(plaintext: bytes) -> tuple[int, bytes] | None:
+    """Inner protocol, written with one octet or two, and packet; ``None`` for what is no IP packet."""
+    octets = 1 if plaintext[0] & 1 else 2
+    protocol = int.from_bytes(plaintext[:octets], "big")
+    size = len(plaintext) - octets
+    if protocol == _IPV4 and size >= _IPV4_HEADER.size:
+        first, length = _IPV4_HEADER.unpack_from(plaintext, octets)
+        sensible = first >> 4 == 4 and length >= _IPV4_HEADER.size
+    elif protocol == _IPV6 and size >= _IPV6_HEADER.size:
+        first, payload = _IPV6_HEADER.unpack_from(plaintext, octets)
+        sensible, length = first >> 4 == 6, _IPV6_HEADER.size + payload
+    else:
+        return None
+    return (protocol, plaintext[octets:]) if sensible and 0 <= size - length <= _PADDING else None
