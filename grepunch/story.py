@@ -97,11 +97,12 @@ class Story:
                     return [Notice(reason, Level.WARNING, self.name)]
             case SessionEnded(cause=cause):
                 was_up, self._up_told = self._up_told, False
+                refused = cause.cause is TerminationCause.PEER_REQUEST and not was_up and self._path is not None
                 self._path = self._address = None
-                if cause.cause not in _QUIET_ENDS:
+                if cause.cause not in _QUIET_ENDS or refused:
                     self._failed(cause.detail or str(cause.cause), now)
-                    if cause.cause is TerminationCause.NOT_AGREED:
-                        self._link_error = cause.detail or "the link was not agreed on"
+                if cause.cause is TerminationCause.NOT_AGREED or refused:
+                    self._link_error = cause.detail or "the link was not agreed on"
                 if was_up:
                     return [PeerDown(self.name, str(cause.cause), cause.detail)]
             case _:

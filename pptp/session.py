@@ -22,7 +22,7 @@ from pptp.control import (
     ControlEstablished,
     ControlEvent,
 )
-from pptp.errors import Terminated
+from pptp.errors import Terminated, TerminationCause
 from pptp.machine import earliest
 from pptp.ppp.link import Link, LinkEvent
 from pptp.ppp.policy import LinkConfig
@@ -206,7 +206,11 @@ class Session:
     def _end(self, reason: Terminated, now: float) -> None:
         if self._link_open:
             self._link.lower_down(now)
-            self._events.extend(event for event in self._link.events() if not isinstance(event, Terminated))
+            for event in self._link.events():
+                if not isinstance(event, Terminated):
+                    self._events.append(event)
+                elif reason.cause is TerminationCause.PEER_REQUEST and event.cause is reason.cause:
+                    reason = event  # the link's goodbye says more than the control connection's
         self._out.extend(ControlOut(message) for message in self._control.transmits())
         self._over = True
         self._events.append(reason)

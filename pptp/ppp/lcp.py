@@ -117,6 +117,11 @@ class Lcp:
         return self._negotiation.opened
 
     @property
+    def ending(self) -> Terminated | None:
+        """Why the link is being ended, by us or by the peer; None while it is not."""
+        return self._negotiation.ending
+
+    @property
     def local(self) -> LcpOptions:
         """What we asked for and the peer acknowledged, once opened."""
         return LcpOptions.of(self._negotiation.options.local)

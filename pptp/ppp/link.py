@@ -156,13 +156,17 @@ class Link:
             self._pump(now)
 
     def lower_down(self, now: float) -> None:
-        """The lower layer is gone: nothing more can be sent. Harmless on a link that has ended."""
+        """The lower layer is gone: nothing more can be sent. Harmless on a link that has ended.
+
+        Where the peer had begun to end the link, its reason is the cause.
+        """
         if self._ended:
             return
+        ending = self._lcp.ending
         if self._opened and self._lcp.state is not State.STARTING:
             self._lcp.lower_down(now)
             self._pump(now)
-        self._end(Terminated(TerminationCause.LOST_CARRIER))
+        self._end(ending or Terminated(TerminationCause.LOST_CARRIER))
 
     def receive(self, protocol: int, information: bytes | memoryview, now: float) -> None:
         """Take a frame: LCP, authentication and control protocols are handled, anything else is answered or dropped."""

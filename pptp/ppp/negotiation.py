@@ -387,12 +387,19 @@ class Negotiation:
         if refusals > counts.max_failure + counts.max_configure:
             raise PeerViolation(what)
 
-    def _why_finished(self) -> Terminated:
+    @property
+    def ending(self) -> Terminated | None:
+        """Why this is being ended, by us or by the peer; None while it is not."""
         if self._reason is not None:
             return self._reason
         if self._peer_reason is not None:
             said = f": {self._peer_reason}" if self._peer_reason else ""
             return Terminated(TerminationCause.PEER_REQUEST, f"the peer ended {self.name}{said}")
+        return None
+
+    def _why_finished(self) -> Terminated:
+        if self.ending is not None:
+            return self.ending
         if not self._heard:
             return Terminated(TerminationCause.PEER_SILENT, f"no {self.name} packet arrived from the peer")
         return Terminated(

@@ -51,9 +51,7 @@ def blocked(nat_a: str, nat_b: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("nat_a", "nat_b", "side"), [("G4", "G2S", "peer"), ("G2S", "G4", "here")])
-def test_blocked_gre_ends_with_where_it_died(
-    run_in_lab: RunInLab, nat_a: str, nat_b: str, side: str
-) -> None:
+def test_blocked_gre_ends_with_where_it_died(run_in_lab: RunInLab, nat_a: str, nat_b: str, side: str) -> None:
     seen = run_in_lab(blocked, nat_a=nat_a, nat_b=nat_b)
     verdict = seen["verdict"]
     assert seen["code"] == 12
