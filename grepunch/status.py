@@ -53,7 +53,7 @@ class PeerStatus:
     mtu: int | None = None
     rtt: float | None = None
     loss: float | None = None
-    """Of the latest frames, from 0 to 1."""
+    """Share of the peer's frames under the present keys that did not arrive, from 0 to 1."""
     rx_bytes: int = 0
     tx_bytes: int = 0
     rx_packets: int = 0

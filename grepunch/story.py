@@ -155,7 +155,7 @@ class Story:
         for counter in (traffic.drops, machine.drops, machine.pair_drops):
             for cause, count in counter.items():
                 drops[str(cause)] = drops.get(str(cause), 0) + count
-        hole, error = machine.hole, self._last_error
+        hole, error, pair = machine.hole, self._last_error, machine.sending_pair
         return PeerStatus(
             name=self.name,
             stage=self.stage,
@@ -165,6 +165,7 @@ class Story:
             form=hole[1] if hole is not None else None,
             mtu=self._mtu if hole is not None else None,
             rtt=machine.path.rtt,
+            loss=pair.loss if pair is not None and hole is not None else None,
             rx_bytes=traffic.rx_bytes,
             tx_bytes=traffic.tx_bytes,
             rx_packets=traffic.rx_packets,

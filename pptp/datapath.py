@@ -55,6 +55,12 @@ class SealedPair:
         return self._window.highest
 
     @property
+    def loss(self) -> float:
+        """The share of the peer's frames under these keys that have not arrived, from 0 to 1."""
+        due = self._window.highest + 1
+        return max(0.0, 1 - self.opened_frames / due) if due else 0.0
+
+    @property
     def drops(self) -> Mapping[Drop, int]:
         """How many frames were dropped, by cause."""
         return self._drops

@@ -14,6 +14,7 @@ from ipaddress import IPv4Address
 from grepunch.ports import Form, PathNews
 from grepunch.punch.path import CheckDue, KeepaliveDue, PathDead, PathManager, PathState, Recovered, Suspect
 from grepunch.punch.pathmtu import MtuProbeDue, OuterMtu
+from pptp.machine import earliest
 from pptp.mtu import OVERHEAD_SEALED_V0, OVERHEAD_SEALED_V1, inner_mtu
 from pptp.wire.sealed import EMPTY_PROTOCOL
 from pptp.wire.vendor import VENDOR_HEADER_SIZE, VENDOR_NETWORK_PROTOCOL, SealedKind, build_vendor_network
@@ -22,6 +23,9 @@ from pptp.wire.vendor import VENDOR_HEADER_SIZE, VENDOR_NETWORK_PROTOCOL, Sealed
 CHALLENGE_SIZE = 8
 # ours: one challenge a second to a new source, so that nobody can be flooded by us
 CHALLENGE_INTERVAL = 1.0
+# ours: how often the round trip is measured, for people to see; the first time when the start's work is done
+FIRST_MEASURE = 1.0
+MEASURE_INTERVAL = 15.0
 
 OVERHEAD = {Form.V1: OVERHEAD_SEALED_V1, Form.V0: OVERHEAD_SEALED_V0}
 
@@ -91,6 +95,7 @@ class Hole:
         self._entropy = entropy
         self._check: _Challenge | None = None
         self._move: _Challenge | None = None
+        self._measure_at: float | None = None
         self._out: list[SealedOut] = []
         self._events: list[HoleEvent] = []
 
@@ -108,10 +113,12 @@ class Hole:
 
     def deadline(self) -> float | None:
         """When :meth:`handle_timeout` is wanted next."""
-        return self.path.deadline()
+        return earliest(self.path.deadline(), self._measure_at)
 
     def handle_timeout(self, now: float) -> None:
         """Act on silence, ours and the peer's."""
+        if self._measure_at is not None and now >= self._measure_at:
+            self._measure(now)
         self.path.handle_timeout(now)
         self._follow(now)
 
@@ -135,6 +142,7 @@ class Hole:
         """Send nothing more into it: whatever still went in would keep a poisoned NAT poisoned."""
         self.place = None
         self.heard = False
+        self._measure_at = None
 
     def sent(self, now: float, largest: int) -> None:
         """Data went in; ``largest`` outer packet of the batch in octets."""
@@ -163,6 +171,7 @@ class Hole:
         if not self.heard:
             self.heard = True
             self._events.append(FirstFrame(source))
+            self._measure_at = now + FIRST_MEASURE
         self._follow(now)
 
     def receive(self, kind: SealedKind, body: bytes, source: Place, now: float) -> bool:
@@ -207,6 +216,13 @@ class Hole:
                 self.use(source, now)
                 self._events.append(Moved(source))
 
+    def _measure(self, now: float) -> None:
+        """Ask for an answer, and see how long it takes."""
+        if self.place is not None:
+            self._check = _Challenge(self.place, self._entropy(CHALLENGE_SIZE), now)
+            self._say(SealedKind.PATH_CHALLENGE, self._check.value, self.place)
+            self._measure_at = now + MEASURE_INTERVAL
+
     def _say(self, kind: SealedKind, body: bytes, place: Place) -> None:
         self._out.append(SealedOut(VENDOR_NETWORK_PROTOCOL, build_vendor_network(kind, body), place))
 
@@ -227,8 +243,7 @@ class Hole:
                 case KeepaliveDue():
                     self._out.append(SealedOut(EMPTY_PROTOCOL, b"", place))
                 case CheckDue():
-                    self._check = _Challenge(place, self._entropy(CHALLENGE_SIZE), now)
-                    self._say(SealedKind.PATH_CHALLENGE, self._check.value, place)
+                    self._measure(now)
                 case MtuProbeDue(outer=outer):
                     size = inner_mtu(outer, OVERHEAD[place[1]]) - VENDOR_HEADER_SIZE
                     self._say(SealedKind.MTU_PROBE, outer.to_bytes(2, "big").ljust(size, b"\0"), place)
