@@ -2,7 +2,7 @@
 
 An oracle: it shares no line and no import with the product, so that where both agree, the document says what both do.
 It is straightforward rather than fast or careful: the first thing wrong ends a handshake with `Refused`, and whatever
-is random is handed in, so that vectors can be computed with it.
+is random is handed in, so that vectors can be computed with it. Frames and names are in `independent_frames.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from cryptography.exceptions import InvalidTag
@@ -51,7 +51,7 @@ def x25519(private: bytes, public: bytes) -> bytes:
 
 
 def mac(key: bytes, data: bytes) -> bytes:
-    """HMAC-SHA256."""
+    """HMAC-SHA256 (RFC 2104)."""
     return hmac.new(key, data, hashlib.sha256).digest()
 
 
@@ -99,12 +99,23 @@ def encapsulate(encapsulation_key: bytes) -> tuple[bytes, bytes]:
 
 @dataclass
 class Symmetric:
-    """h, ck, k and n."""
+    """h, ck, k and n, and for the vector file what each step changed of them."""
 
     h: bytes
     ck: bytes
     k: bytes = b""
     n: int = 0
+    steps: list[dict[str, str]] = field(default_factory=list)
+
+    def copy(self) -> Symmetric:
+        """For reading what may turn out bad."""
+        return replace(self, steps=list(self.steps))
+
+    def note(self, step: str) -> None:
+        """Write down what is new since the last note."""
+        before = {name: value for noted in self.steps for name, value in noted.items()}
+        now = {"h": self.h.hex(), "ck": self.ck.hex(), "k": self.k.hex()}
+        self.steps.append({"step": step, **{name: now[name] for name in now if now[name] != before.get(name, "")}})
 
     def mix_hash(self, data: bytes) -> None:
         self.h = hashlib.sha256(self.h + data).digest()
@@ -145,6 +156,7 @@ def begin(responder_public: bytes) -> Symmetric:
     state = Symmetric(h=h, ck=h)
     state.mix_hash(PROLOGUE)
     state.mix_hash(responder_public)
+    state.note("start")
     return state
 
 
@@ -172,7 +184,7 @@ def payload(session_id: bytes, capabilities: int, suites: Sequence[int]) -> byte
 def read_payload(data: bytes) -> tuple[bytes, int, tuple[int, ...]]:
     """Session id, capabilities, suites."""
     capabilities, count = struct.unpack("!IB", data[8:13])
-    if count == 0 or len(data) != 13 + count:
+    if not 1 <= count <= 8 or len(data) != 13 + count:
         raise Refused("payload")
     return data[:8], capabilities, tuple(data[13:])
 
@@ -190,7 +202,12 @@ class Agreement:
     peer_session_id: bytes
     capabilities: int
     probe_secret: bytes
-    h: bytes
+    state: Symmetric = field(repr=False)
+
+
+def split(state: Symmetric) -> list[bytes]:
+    """k1 and k2 of Noise's Split."""
+    return noise_hkdf(state.ck, b"", 2)
 
 
 def agree(
@@ -203,7 +220,7 @@ def agree(
     capabilities: int,
 ) -> Agreement:
     """Split, and what is derived beside it. `indices`: own, peer's; `peer`: public key, session id."""
-    k1, k2 = (hkdf(key, b"suite" + bytes([suite])) for key in noise_hkdf(state.ck, b"", 2))
+    k1, k2 = (hkdf(key, b"suite" + bytes([suite])) for key in split(state))
     return Agreement(
         send_key=k1 if is_initiator else k2,
         receive_key=k2 if is_initiator else k1,
@@ -214,7 +231,7 @@ def agree(
         peer_session_id=peer[1],
         capabilities=capabilities,
         probe_secret=hkdf(state.ck, b"probe secret", salt=state.h),
-        h=state.h,
+        state=state,
     )
 
 
@@ -247,14 +264,21 @@ def ask(side: Side, responder_public: bytes, psk: bytes, ephemeral: bytes, kem_s
     state = begin(responder_public)
     clear = header(MESSAGE_1, side.index, 0)
     state.mix_hash(clear)
+    state.note("header 1")
     own_ephemeral = public_of(ephemeral)
     state.mix_ephemeral(own_ephemeral)
+    state.note("e")
     state.mix_key(x25519(ephemeral, responder_public))
+    state.note("es")
     encapsulation_key = MLKEM768PrivateKey.from_seed_bytes(kem_seed).public_key().public_bytes_raw()
     e1 = state.encrypt(encapsulation_key)
+    state.note("e1")
     s = state.encrypt(public_of(side.private))
+    state.note("s")
     state.mix_key(x25519(side.private, responder_public))
+    state.note("ss")
     contents = state.encrypt(payload(side.session_id, side.capabilities, side.suites))
+    state.note("payload 1")
     message = clear + own_ephemeral + e1 + s + contents
     message_1 = message + labelled_mac(b"mac1", responder_public, message) + bytes(16)
     return Asked(side, responder_public, psk, ephemeral, kem_seed, state, message_1)
@@ -278,28 +302,42 @@ def answer(
 
     state = begin(own_public)
     state.mix_hash(message[:12])
+    state.note("header 1")
     peer_ephemeral = message[12:44]
     state.mix_ephemeral(peer_ephemeral)
+    state.note("e")
     state.mix_key(x25519(side.private, peer_ephemeral))
+    state.note("es")
     encapsulation_key = state.decrypt(message[44:1244])
+    state.note("e1")
     peer_public = state.decrypt(message[1244:1292])
+    state.note("s")
     state.mix_key(x25519(side.private, peer_public))
+    state.note("ss")
     peer_session_id, offered_capabilities, offered = read_payload(state.decrypt(message[1292:]))
+    state.note("payload 1")
     suite = next((suite for suite in offered if suite in side.suites), None)
     if suite is None:
         raise Refused("no suite in common")
 
     clear = header(MESSAGE_2, side.index, peer_index)
     state.mix_hash(clear)
+    state.note("header 2")
     own_ephemeral = public_of(ephemeral)
     state.mix_ephemeral(own_ephemeral)
+    state.note("e")
     state.mix_key(x25519(ephemeral, peer_ephemeral))
+    state.note("ee")
     ciphertext, shared_secret = encapsulation(encapsulation_key)
     ekem1 = state.encrypt(ciphertext)
     state.mix_key(shared_secret)
+    state.note("ekem1")
     state.mix_key(x25519(ephemeral, peer_public))
+    state.note("se")
     state.mix_key_and_hash(psk_of(peer_public))
+    state.note("psk")
     contents = state.encrypt(payload(side.session_id, side.capabilities, (suite,)))
+    state.note("payload 2")
     reply = clear + own_ephemeral + ekem1 + contents
     return reply + labelled_mac(b"mac1", peer_public, reply), agree(
         state,
@@ -322,16 +360,23 @@ def conclude(asked: Asked, datagram: bytes) -> Agreement:
     if peer_index == 0 or receiver_index != side.index:
         raise Refused("index")
 
-    state = replace(asked.state)
+    state = asked.state.copy()
     state.mix_hash(message[:12])
+    state.note("header 2")
     peer_ephemeral = message[12:44]
     state.mix_ephemeral(peer_ephemeral)
+    state.note("e")
     state.mix_key(x25519(asked.ephemeral, peer_ephemeral))
+    state.note("ee")
     ciphertext = state.decrypt(message[44:1148])
     state.mix_key(MLKEM768PrivateKey.from_seed_bytes(asked.kem_seed).decapsulate(ciphertext))
+    state.note("ekem1")
     state.mix_key(x25519(side.private, peer_ephemeral))
+    state.note("se")
     state.mix_key_and_hash(asked.psk)
+    state.note("psk")
     peer_session_id, peer_capabilities, chosen = read_payload(state.decrypt(message[1148:]))
+    state.note("payload 2")
     if len(chosen) != 1 or chosen[0] not in side.suites:
         raise Refused("a suite not offered")
     return agree(
@@ -363,82 +408,3 @@ def with_cookie(asked: Asked, reply: bytes) -> bytes:
     if reply[28:] != labelled_mac(b"cookie", asked.responder_public, mac1 + reply[:28]):
         raise Refused("cookie reply's MAC")
     return asked.message_1[:-16] + reply[12:28]
-
-
-# Fragments
-
-
-def fragment(datagram: bytes, receiver_public: bytes) -> list[bytes]:
-    """A datagram in one part, or in two when it has more than 900 octets."""
-    half = (len(datagram) + 1) // 2
-    parts = [datagram] if len(datagram) <= 900 else [datagram[:half], datagram[half:]]
-    identifier = hashlib.sha256(datagram).digest()[:8]
-    written = []
-    for number, part in enumerate(parts):
-        place = bytes([number, len(parts)])
-        written.append(
-            identifier + place + labelled_mac(b"fragment", receiver_public, identifier + place + part) + part
-        )
-    return written
-
-
-def assemble(fragments: Iterable[bytes], own_public: bytes) -> bytes:
-    """The datagram of which these are all the parts, in any order."""
-    parts: dict[int, bytes] = {}
-    identifiers, totals = set(), set()
-    for one in fragments:
-        if one[10:26] != labelled_mac(b"fragment", own_public, one[:10] + one[26:]):
-            raise Refused("fragment's MAC")
-        identifiers.add(one[:8])
-        totals.add(one[9])
-        parts[one[8]] = one[26:]
-    whole = b"".join(parts[number] for number in sorted(parts))
-    if identifiers != {hashlib.sha256(whole).digest()[:8]} or totals != {len(parts)}:
-        raise Refused("fragments of one datagram")
-    return whole
-
-
-# Sealed frames
-
-
-def seal(agreement: Agreement, counter: int, ppp_protocol: int, data: bytes, flags: int = 0) -> bytes:
-    """A PPP frame of protocol 0x0053 to the peer."""
-    clear = struct.pack("!HIQ", 0x0053, agreement.peer_index, counter)
-    inner = struct.pack("!BH", flags, ppp_protocol) + data
-    return clear + aead(agreement.suite, agreement.send_key).encrypt(nonce(counter), inner, clear)
-
-
-def unseal(agreement: Agreement, frame: bytes) -> tuple[int, int, int, bytes]:
-    """Counter, flags, PPP protocol and data of a frame from the peer."""
-    protocol, index, counter = struct.unpack("!HIQ", frame[:14])
-    if (protocol, index) != (0x0053, agreement.own_index):
-        raise Refused("not a frame of this agreement")
-    try:
-        inner = aead(agreement.suite, agreement.receive_key).decrypt(nonce(counter), frame[14:], frame[:14])
-    except InvalidTag as error:
-        raise Refused("tag") from error
-    flags, ppp_protocol = struct.unpack("!BH", inner[:3])
-    if flags & ~1:
-        raise Refused("flags")
-    return counter, flags, ppp_protocol, inner[3:]
-
-
-# What is derived outside the handshake
-
-
-def mailbox(private: bytes, peer_public: bytes, day: int) -> bytes:
-    """Where the two meet that day."""
-    return hkdf(x25519(private, peer_public), b"mailbox" + struct.pack("!I", day))[:16]
-
-
-def side_tag(private: bytes, peer_public: bytes, day: int) -> bytes:
-    """What we are called there."""
-    return hkdf(x25519(private, peer_public), b"side" + public_of(private) + struct.pack("!I", day))[:16]
-
-
-def probe_key(secret: bytes, sender_public: bytes, receiver_public: bytes) -> bytes:
-    """Key of the MAC of the probes that go from one to the other.
-
-    `secret`: `Agreement.probe_secret`, or without a rendezvous the static-static Diffie-Hellman.
-    """
-    return hkdf(secret, b"probe" + sender_public + receiver_public)
