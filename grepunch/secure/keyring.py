@@ -37,10 +37,14 @@ class Keys:
 
 @dataclass(slots=True)
 class _Answer:
-    """Message 2 for repetitions of one message 1; ``keys`` until they are live or too old."""
+    """Message 2 for repetitions of one message 1; ``keys`` until they are live or too old.
+
+    ``dies`` is when the keys do: no repetition keeps the answer longer.
+    """
 
     message: bytes
     keys: Keys | None
+    dies: float
     expires: float
 
 
@@ -88,7 +92,7 @@ class Keyring:
         answer = self._answers.get(digest)
         if answer is None:
             return None
-        answer.expires = now + PENDING_LIFETIME
+        answer.expires = min(now + PENDING_LIFETIME, answer.dies)
         self._answers.move_to_end(digest)
         return answer.message
 
@@ -96,7 +100,7 @@ class Keyring:
         """Keys of a message 1 that ``message`` answers. One too many pushes out the one asked for least recently."""
         if len(self._answers) == MAX_PENDING:
             self._forget_answer(next(iter(self._answers)))
-        self._answers[digest] = _Answer(message, keys, now + PENDING_LIFETIME)
+        self._answers[digest] = _Answer(message, keys, keys.dies, now + PENDING_LIFETIME)
         self._pairs[keys.pair.local_index] = keys.pair
 
     def add_confirming(self, keys: Keys) -> None:

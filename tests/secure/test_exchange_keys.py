@@ -6,6 +6,7 @@ import pytest
 
 from grepunch.secure.constants import (
     CONFIRM_TIMEOUT,
+    KEY_LIFETIME,
     MAX_PENDING,
     PENDING_LIFETIME,
     REKEY_INITIATOR,
@@ -329,3 +330,20 @@ def test_spurious_timeouts_are_harmless() -> None:
     assert len(world.recorded) == 1
     world.run_for(1)
     assert world.agree()
+
+
+def test_repeating_message_1_keeps_unused_keys_no_longer_than_keys_live() -> None:
+    world = World(26)
+    world.a.exchange.initiate(0.0)
+    (message,) = world.a.exchange.transmits()
+    opened = open_initiation(world.b.identity, message)
+    responder, now = world.b.exchange, 0.0
+    responder.receive_initiation(opened, now)
+    (ready,) = [event for event in responder.events() if isinstance(event, KeysReady)]
+    while now + PENDING_LIFETIME - 1 < KEY_LIFETIME:
+        now += PENDING_LIFETIME - 1
+        responder.receive_initiation(opened, now)
+        responder.handle_timeout(now)
+        assert ready.pair.local_index in responder.pairs
+    responder.handle_timeout(KEY_LIFETIME)
+    assert ready.pair.local_index not in responder.pairs
