@@ -34,8 +34,8 @@ BIT_OBSOLETE = 0x00000010  # D
 BIT_MPPC = 0x00000001  # C
 _STRENGTHS = {Strength.BITS_128: BIT_128, Strength.BITS_56: BIT_56, Strength.BITS_40: BIT_40}  # the strongest first
 
-# ours, as pppd, because a reset takes a round trip to work
-_RESET_TIMER = 1.0  # seconds
+# ours, because everything is lost until a Reset-Request arrives, and one too many costs a change of key
+_RESET_TIMER = 0.25  # seconds
 
 
 @dataclass(frozen=True, slots=True)

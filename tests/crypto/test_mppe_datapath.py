@@ -448,6 +448,13 @@ def test_any_octets_are_an_ip_packet_or_a_drop(packet: bytes, stateless: bool) -
         assert data[0] >> 4 in (4, 6)
 
 
+@pytest.mark.parametrize("mode", [STATELESS, STATEFUL], ids=str)
+def test_views_of_a_buffer_will_do(mode: MppeMode) -> None:
+    encryptor, decryptor = pair(mode)
+    packet = encryptor.encrypt(IPV4, memoryview(ip_packet(1)))
+    assert decryptor.decrypt(memoryview(b"before" + packet)[6:]) == (IPV4, ip_packet(1))
+
+
 def test_padding_is_left_to_the_ip_packet() -> None:
     encryptor, decryptor = pair(STATEFUL)
     assert decryptor.decrypt(encryptor.encrypt(IPV4, ip_packet(1) + bytes(22)))[1] == ip_packet(1) + bytes(22)
