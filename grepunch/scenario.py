@@ -11,14 +11,14 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
-from grepunch.lab.node import LabError, Program
+from grepunch.lab.node import LabError, Node, Program
 from grepunch.lab.requirements import program
 from grepunch.lab.topology import MEET_ADDRESSES, Lab, Side
 from grepunch.secure.certificate import laboratory_certificate
@@ -28,6 +28,25 @@ INNER = {"a": IPv4Address("10.66.0.1"), "b": IPv4Address("10.66.0.2")}
 MEET_PORT = 443
 TRANSFER_PORT = 5001
 _POLL = 0.01
+_LOG_TAIL = 4000  # characters of each log that go into an error
+
+
+@dataclass(slots=True)
+class EventLog:
+    """The JSON events that a program prints into a file: each is read once, as the file grows."""
+
+    path: Path
+    events: list[dict[str, Any]] = field(default_factory=list)
+    _offset: int = 0
+
+    def refresh(self) -> list[dict[str, Any]]:
+        """All events up to now."""
+        with self.path.open("rb") as file:
+            file.seek(self._offset)
+            whole, end, _ = file.read().rpartition(b"\n")
+        self._offset += len(whole) + len(end)
+        self.events += [json.loads(line) for line in whole.splitlines() if line.startswith(b"{")]
+        return self.events
 
 
 @dataclass(slots=True)
@@ -36,11 +55,29 @@ class Peer:
 
     side: str
     role: str
-    host: Any
+    host: Node
     identity: Identity
     profile: Path
     running: Program | None = None
-    extra: dict[str, str] = field(default_factory=dict)
+    started_at: float = 0.0
+    log: EventLog | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its endpoint does not run, or no longer."""
+        return self.running is None or self.running.process.poll() is not None
+
+    def events(self) -> list[dict[str, Any]]:
+        """What its endpoint has said so far."""
+        if self.running is None:
+            return []
+        if self.log is None or self.log.path != self.running.stdout_path:
+            self.log = EventLog(self.running.stdout_path)
+        return self.log.refresh()
+
+    def tail(self) -> str:
+        """The end of both its logs."""
+        return f"{self.running.stdout[-_LOG_TAIL:]}\n{self.running.stderr[-_LOG_TAIL:]}" if self.running else ""
 
 
 class Scenario:
@@ -138,13 +175,14 @@ class Scenario:
             label=peer.role,
             environment=environment,
         )
+        peer.started_at = time.monotonic()
         return peer.running
 
     def command(self, name: str, *arguments: str, timeout: float = 20.0) -> str:
         """Run `grepunch-pptp ARGUMENTS` on a peer's host; what it printed."""
         environment = f"XDG_RUNTIME_DIR={self._runtime_directory(name)}"
         command = ("env", environment, sys.executable, "-m", "grepunch", *arguments)
-        return str(self.peers[name].host.run(*command, timeout=timeout))
+        return self.peers[name].host.run(*command, timeout=timeout)
 
     def _runtime_directory(self, name: str) -> Path:
         directory = self.directory / f"run-{name}"
@@ -174,41 +212,62 @@ class Scenario:
     # -- what they say ------------------------------------------------------------------------------------------
 
     def events(self, name: str) -> Iterator[dict[str, Any]]:
-        """All events of a peer's running endpoint so far."""
-        running = self.peers[name].running
-        for line in running.stdout.splitlines() if running is not None else ():
-            if line.startswith("{") and line.endswith("}"):
-                yield json.loads(line)
+        """All events of a peer's endpoint so far."""
+        yield from self.peers[name].events()
 
     def wait_for(self, name: str, event: str, timeout: float, *, count: int = 1, **fields: Any) -> dict[str, Any]:
         """Wait for the ``count``-th event of this name with these fields; raises :class:`LabError` with the logs."""
-        running = self.peers[name].running
+        peer = self.peers[name]
         deadline = time.monotonic() + timeout
         while True:
-            ended = running is None or running.process.poll() is not None
-            found = [
-                e
-                for e in self.events(name)
-                if e.get("event") == event and all(e.get(k) == v for k, v in fields.items())
-            ]
+            ended = peer.has_ended
+            found = [e for e in peer.events() if e["event"] == event and all(e.get(k) == v for k, v in fields.items())]
             if len(found) >= count:
                 return found[count - 1]
             if ended or time.monotonic() > deadline:
-                said = f"{running.stdout[-4000:]}\n{running.stderr[-4000:]}" if running is not None else ""
-                raise LabError(f"peer {name} said no {event} {fields} within {timeout} s:\n{said}")
+                why = "before it ended" if ended else f"within {timeout:.0f} s"
+                raise LabError(f"peer {name} said no {event} {fields or ''} {why}\n{peer.tail()}")
             time.sleep(_POLL)
 
-    def up(self, timeout: float) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Both peers' ``peer_up`` events."""
-        return self.wait_for("a", "peer_up", timeout), self.wait_for("b", "peer_up", timeout)
+    def up(self, timeout: float, meanwhile: Callable[[], None] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Both peers' ``peer_up`` events. ``meanwhile`` is called again and again until then.
+
+        Raises :class:`LabError` with the logs as soon as one of them has ended.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            ended = [name for name, peer in self.peers.items() if peer.has_ended]
+            ups = {n: [e for e in peer.events() if e["event"] == "peer_up"] for n, peer in self.peers.items()}
+            if all(ups.values()):
+                return ups["a"][0], ups["b"][0]
+            if ended or time.monotonic() > deadline:
+                why = f"peer {ended[0]} ended" if ended else f"{timeout:.0f} s passed"
+                logs = "\n".join(peer.tail() for peer in self.peers.values())
+                raise LabError(f"{why} before both peers were up\n{logs}")
+            if meanwhile is not None:
+                meanwhile()
+            time.sleep(_POLL)
+
+    def seconds_to_up(self, up_a: Mapping[str, Any], up_b: Mapping[str, Any]) -> float:
+        """Seconds from both being present to both having had the other's first sealed frame.
+
+        At a rendezvous each sees when the other is there; without one, each counts from its own start.
+        """
+        latest = max(peer.started_at for peer in self.peers.values())
+        alone = {} if self.rendezvous else {name: latest - peer.started_at for name, peer in self.peers.items()}
+        elapsed: list[float] = [up["elapsed"] - alone.get(name, 0.0) for name, up in (("a", up_a), ("b", up_b))]
+        return round(max(elapsed), 3)
 
     def verdict(self, name: str, timeout: float) -> tuple[dict[str, Any], int]:
-        """The final verdict of a peer's endpoint, and its exit code."""
-        running = self.peers[name].running
-        if running is None:
+        """The final verdict of a peer's endpoint, and its exit code; raises :class:`LabError` where it has none."""
+        peer = self.peers[name]
+        if peer.running is None:
             raise LabError(f"peer {name} does not run")
-        code = running.wait(timeout)
-        return next(e for e in self.events(name) if e.get("event") == "verdict"), code
+        code = peer.running.wait(timeout)
+        for event in peer.events():
+            if event["event"] == "verdict":
+                return event, code
+        raise LabError(f"peer {name} ended with {code} and no verdict\n{peer.tail()}")
 
     # -- load ------------------------------------------------------------------------------------------------------
 
@@ -228,7 +287,7 @@ class Scenario:
 
     def start_transfer_server(self, name: str = "a") -> Program:
         """The side of a TCP transfer that listens, on a peer's inner address."""
-        server: Program = self.peers[name].host.start_python(
+        server = self.peers[name].host.start_python(
             "grepunch.lab.transfer", "serve", str(INNER[name]), str(TRANSFER_PORT)
         )
         server.wait_for("ready", 10.0)
@@ -237,10 +296,9 @@ class Scenario:
     def start_transfer(self, length: int, source: str = "b") -> Program:
         """Begin a transfer of ``length`` octets up and as many down; its output is one JSON object."""
         other = INNER["a" if source == "b" else "b"]
-        running: Program = self.peers[source].host.start_python(
+        return self.peers[source].host.start_python(
             "grepunch.lab.transfer", "run", str(other), str(TRANSFER_PORT), str(length)
         )
-        return running
 
     def finish_transfer(self, running: Program, timeout: float) -> dict[str, Any]:
         """The result of a transfer; raises :class:`LabError` when it failed."""

@@ -20,15 +20,32 @@ Examples:
 """
 
 
+def to_nat(value: str) -> str:
+    """A NAT class, or two in a chain, as the laboratory names them."""
+    from grepunch.lab.topology import SidePlan
+
+    try:
+        SidePlan.of(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from None
+    return value
+
+
 @click.command(epilog=EXAMPLES)
-@click.option("--nat-a", default="G2S", show_default=True, metavar="CLASS", help="The first peer's NAT.")
-@click.option("--nat-b", default="G2S", show_default=True, metavar="CLASS", help="The second peer's NAT.")
+@click.option("--nat-a", type=to_nat, default="G2S", show_default=True, metavar="CLASS", help="The first peer's NAT.")
+@click.option("--nat-b", type=to_nat, default="G2S", show_default=True, metavar="CLASS", help="The second peer's NAT.")
 @click.option("--rendezvous/--no-rendezvous", default=True, show_default=True, help="Meet at a rendezvous, or not.")
 @click.option(
     "--transfer-bytes", type=click.IntRange(min=0), default=DEFAULT_TRANSFER, metavar="N", help="To measure speed with."
 )
 @click.option("--skew", type=to_duration, default=0.0, metavar="TIME", help="How much later the second peer starts.")
-@click.option("--pcap", "capture", type=to_capture, metavar="FILE[:plain]", help="Capture what is between the NATs.")
+@click.option(
+    "--pcap",
+    "capture",
+    type=to_capture,
+    metavar="FILE[:plain]",
+    help="Capture the second peer's GRE; with :plain, what is sealed in it.",
+)
 @json_option
 def demo(
     nat_a: str,

@@ -1,42 +1,121 @@
 """What each pair of NAT classes must come to, written by hand from how the classes treat GRE; never from a run.
 
-Every class below passes both v0 and v1 with Call ID 0 once both sides have sent: G0 filters by state, G1 and G1L are
-keyed by the pair of addresses, G2, G2S and G13 are netfilter without a helper, G15 is two of them in a chain. Only
-G4 drops GRE. v1 is preferred wherever it passes, so it is the form that must win.
+======  ================================================  ==========================
+class   what it does with GRE                             what gets through
+======  ================================================  ==========================
+G0      lets in what answers something                    v1-0/0, v0
+G1 G1L  keyed by the pair of addresses, Call ID ignored   any form
+G2 G2S  netfilter: a flow is (source, destination, key),  v1-0/0, v0: their key is 0
+G3 G13  and the key of v1 is its Call ID, one way only    in both directions
+G15     a G2S behind a G2                                 v1-0/0, v0
+G7V0    drops version 0                                   v1-0/0
+G7V1    drops version 1                                   v0
+G7K     drops version 1 with a Call ID other than 0       v1-0/0, v0
+G4 G4R  drops GRE; refuses GRE                            nothing
+G5      admits GRE only as part of a PPTP session seen    nothing without TCP 1723
+G6      lets GRE out with the host's private address      nothing
+======  ================================================  ==========================
+
+Of the forms that pass on both sides v1-0/0 is preferred. Where none does, the verdict says so, and where: side "here"
+is that of `dial`, b. Without a rendezvous `dial` has no word of the peer; silence alone is then "peer absent".
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from grepunch.ports import Form
 
-PASSING = ("G0", "G1", "G1L", "G2", "G2S", "G13", "G15")
-BLOCKED = ("G4",)
-CLASSES = (*PASSING, *BLOCKED)
+# 1: v1-0/0 wins; 0: v0 does; -: nothing passes
+_MATRIX = """
+      G0 G1 G1L G2 G2S G13 G15 G3 G7V0 G7V1 G7K G4 G4R G5 G6
+G0    1  1  1   1  1   1   1   1  1    0    1   -  -   -  -
+G1       1  1   1  1   1   1   1  1    0    1   -  -   -  -
+G1L         1   1  1   1   1   1  1    0    1   -  -   -  -
+G2              1  1   1   1   1  1    0    1   -  -   -  -
+G2S                1   1   1   1  1    0    1   -  -   -  -
+G13                    1   1   1  1    0    1   -  -   -  -
+G15                        1   1  1    0    1   -  -   -  -
+G3                             1  1    0    1   -  -   -  -
+G7V0                              1    -    1   -  -   -  -
+G7V1                                   0    0   -  -   -  -
+G7K                                         1   -  -   -  -
+G4                                              -  -   -  -
+G4R                                                -   -  -
+G5                                                     -  -
+G6                                                        -
+"""
+CLASSES = tuple(_MATRIX.split("\n")[1].split())
+DEFAULT_CLASSES = ("G0", "G1", "G1L", "G2", "G2S", "G13", "G15", "G4")
 
-# NATs that accept strays on their own input: without a rendezvous to start together they may poison each other
+# NATs that accept strays on their own input: without a rendezvous to start together, one peer may occupy there the
+# slot that the other needs
 POISONABLE = ("G13",)
+CLOSED = ("G4", "G4R", "G5", "G6")  # nothing passes them, in neither direction
 
-# seconds within which both must be up
+# Pairs (a, b) of which `dial` on b sees without any help that its own side is to blame: a router inside refuses all
+# of GRE, or one form is seen outside and the other never is.
+_BLAMED_ALONE = {(a, "G4R") for a in CLASSES} | {("G7V0", "G7V1"), ("G7V1", "G7V0")}
+
+# Seconds within which both must be up.
 LIMIT_WITH_RENDEZVOUS = 10.0  # of one run; the distribution is judged by its p50 and p99
-LIMIT_ALONE = 90.0
+LIMIT_ALONE = 30.0  # the first window, which the other's overlaps
 LIMIT_ALONE_POISONABLE = 180.0
 
 P50_LIMIT = 1.0
 P99_LIMIT = 3.0
+ENOUGH_RUNS = 100  # for p99 to mean anything
+
+_FORMS = {"1": Form.V1, "0": Form.V0}
 
 
-def expected_result(nat_a: str, nat_b: str) -> str:
-    """``up`` or the verdict of the dialling side."""
-    return "nat_blocked" if {nat_a, nat_b} & set(BLOCKED) else "up"
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What a cell must come to.
+
+    Where it comes up: the form, and within how many seconds. Where it does not: the direction in which GRE dies, and
+    on which side where one alone is to blame (empty: that is not asked for).
+    """
+
+    result: str
+    form: str = ""
+    limit: float = 0.0
+    direction: str = ""
+    side: str = ""
+
+    def __str__(self) -> str:
+        if self.form:
+            return f"{self.result}, {self.form}, {self.limit:.0f} s"
+        return f"{self.result}, {self.direction}" + (f", {self.side}" if self.side else "")
 
 
-def expected_form(nat_a: str, nat_b: str) -> str | None:
-    """The form that must win; None where nothing can."""
-    return None if expected_result(nat_a, nat_b) != "up" else str(Form.V1)
+def _cells() -> dict[tuple[str, str], str]:
+    cells = {}
+    for line in _MATRIX.split("\n")[2:-1]:
+        name, *outcomes = line.split()
+        row = CLASSES[len(CLASSES) - len(outcomes) :]
+        if name != row[0]:
+            raise ValueError(f"the row of {name} has {len(outcomes)} cells")
+        for other, outcome in zip(row, outcomes, strict=True):
+            cells[name, other] = cells[other, name] = outcome
+    return cells
 
 
-def limit(nat_a: str, nat_b: str, *, rendezvous: bool) -> float:
-    """Seconds from both being started to both being up."""
+_CELLS = _cells()
+
+
+def expected(nat_a: str, nat_b: str, *, rendezvous: bool) -> Expectation:
+    """The outcome of `serve` behind ``nat_a`` and `dial` behind ``nat_b``."""
+    form = _FORMS.get(_CELLS[nat_a, nat_b])
+    if form is not None:
+        return Expectation("up", str(form), _limit(nat_a, nat_b, rendezvous=rendezvous))
+    if not rendezvous:
+        return Expectation("nat_blocked" if (nat_a, nat_b) in _BLAMED_ALONE else "peer_absent", direction="both")
+    to_blame = [side for side, nat in (("peer", nat_a), ("here", nat_b)) if nat in CLOSED]
+    return Expectation("nat_blocked", direction="both", side=to_blame[0] if len(to_blame) == 1 else "")
+
+
+def _limit(nat_a: str, nat_b: str, *, rendezvous: bool) -> float:
     if rendezvous:
         return LIMIT_WITH_RENDEZVOUS
     return LIMIT_ALONE_POISONABLE if {nat_a, nat_b} & set(POISONABLE) else LIMIT_ALONE

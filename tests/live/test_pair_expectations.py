@@ -1,0 +1,88 @@
+"""The grid's own arithmetic: its table of outcomes, its judgement and its figures; nothing runs here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.live import grid
+from tests.live.grid_expected import CLASSES, CLOSED, DEFAULT_CLASSES, POISONABLE, expected
+
+UP = {"result": "up", "form": "v1-0/0", "seconds": 0.4}
+BLOCKED = {"result": "nat_blocked", "direction": "both", "side": "here"}
+
+
+def test_every_pair_has_an_outcome_and_it_does_not_depend_on_who_dials() -> None:
+    for nat_a in CLASSES:
+        for nat_b in CLASSES:
+            one, other = (expected(*pair, rendezvous=True) for pair in ((nat_a, nat_b), (nat_b, nat_a)))
+            assert (one.result, one.form) == (other.result, other.form)
+            assert (one.result == "up") is bool(one.form)
+            assert (one.result == "up") or one.direction == "both"
+            assert not ({nat_a, nat_b} & set(CLOSED)) or one.result == "nat_blocked"
+    assert set(POISONABLE) | set(CLOSED) | set(DEFAULT_CLASSES) <= set(CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("nats", "seen", "ok"),
+    [
+        ("G2 G2", UP, True),
+        ("G2 G2", UP | {"form": "v0"}, False),
+        ("G2 G7V1", UP | {"form": "v0"}, True),
+        ("G2 G2", UP | {"seconds": 10.1}, False),
+        ("G2 G2", UP | {"result": "link_lost"}, False),
+        ("G2 G2", {"result": "not_up"}, False),
+        ("G2 G4", BLOCKED, True),
+        ("G4 G2", BLOCKED, False),
+        ("G4 G4", BLOCKED, True),
+        ("G2 G4", BLOCKED | {"direction": "outward"}, False),
+        ("G2 G4", BLOCKED | {"result": "peer_absent"}, False),
+        ("G2 G4", UP, False),
+    ],
+)
+def test_a_run_is_judged_by_all_that_is_expected_of_it(nats: str, seen: dict[str, object], ok: bool) -> None:
+    nat_a, nat_b = nats.split()
+    row = grid.judge(grid.Cell(nat_a, nat_b, 0.0, rendezvous=True), seen)
+    assert row.ok is ok
+    assert ("NOT AS EXPECTED" in grid.line(row)) is not ok
+
+
+def test_percentiles_are_values_that_occurred() -> None:
+    values = [float(number) for number in range(1, 201)]
+    assert [grid.percentile(values, part) for part in (0.5, 0.99, 1.0)] == [100.0, 198.0, 200.0]
+    assert grid.percentile([3.0], 0.99) == 3.0
+
+
+def test_slow_runs_miss_the_target_and_parallel_or_few_ones_do_not_count(tmp_path: Path) -> None:
+    cell = grid.Cell("G2", "G2", 0.0, rendezvous=True)
+    slow = [grid.judge(cell, UP | {"seconds": 1.2}) for _ in range(100)]
+    assert not grid.within_targets(slow, jobs=1)
+    assert grid.within_targets(slow, jobs=2)
+    assert grid.within_targets(slow[:99], jobs=1)
+    late = [grid.judge(cell, UP) for _ in range(98)] + [grid.judge(cell, UP | {"seconds": 3.5}) for _ in range(2)]
+    assert grid.figures(late, rendezvous=True) == {"n": 100, "p50": 0.4, "p99": 3.5, "max": 3.5}
+    assert not grid.within_targets(late, jobs=1)
+    grid.write_json(tmp_path / "rows.json", late, 1, "a machine")
+    value = json.loads((tmp_path / "rows.json").read_text())
+    assert value["schema"] == 1
+    assert len(value["rows"]) == 100
+    assert value["rows"][0]["result"] == "up"
+    assert None not in value["rows"][0].values()
+
+
+def test_blocked_pairs_are_run_in_both_orders_and_once() -> None:
+    passing, closed = grid.cells(["G2", "G13", "G4"], [0.0, 0.5], [True, False], repeat=3)
+    assert len(passing) == 3 * 2 * 2 * 3
+    assert len({str(cell) for cell in passing}) == 12
+    pairs = {(cell.nat_a, cell.nat_b) for cell in closed if cell.rendezvous}
+    assert pairs == {("G2", "G4"), ("G4", "G2"), ("G13", "G4"), ("G4", "G13"), ("G4", "G4")}
+    assert len(closed) == 10
+
+
+@pytest.mark.parametrize("arguments", [["--classes", "G99"], ["--skews", "soon"], ["--rendezvous", "perhaps"]])
+def test_a_wrong_option_is_named(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        grid.parse(arguments)
+    assert arguments[1] in capsys.readouterr().err
