@@ -15,12 +15,11 @@ from grepunch.punch.candidate import is_public
 # ours, because a TTL of 1 never leaves the first NAT, and more than four NATs in a row are unheard of
 RUNGS = (2, 3, 4, 6)
 
-# ours, because without any answer a TTL of 3 passes two NATs, and a longer one may reach the NAT of a near peer
-# before the peer has opened it. Without a rendezvous there is no "open" to wait for, and 4 passes three.
+# ours, because without any answer a TTL of 3 passes two NATs, and with a rendezvous both start together, so that it may
+# reach the NAT of a near peer. Without one it may not: there the peer's NAT stays poisoned for as long as such packets
+# keep coming (measured with 4: two sides that started half a second apart had not met after 180 s).
 SILENT_LIMIT_RENDEZVOUS = 3
-SILENT_LIMIT_ALONE = 4
-SILENT_TRIES_RENDEZVOUS = 1
-SILENT_TRIES_ALONE = 2  # ours, because one lost packet must not carry a packet into the peer's NAT
+SILENT_LIMIT_ALONE = 2
 
 RESERVED_HOPS = 2  # ours, because the last two hops are the peer and its NAT
 
@@ -38,17 +37,15 @@ class Verdict(Enum):
 class Ladder:
     """The climb for one target. ``ttl`` is what the next lead packet gets; None: no TTL is safe, send none."""
 
-    __slots__ = ("_answered", "_ceiling", "_inside", "_limit", "_own_external", "_rung", "_silent", "_tries", "beyond")
+    __slots__ = ("_answered", "_ceiling", "_inside", "_limit", "_own_external", "_rung", "beyond")
 
     def __init__(self, own_external: IPv4Address | None, *, rendezvous: bool) -> None:
         self._own_external = own_external
         self._limit = SILENT_LIMIT_RENDEZVOUS if rendezvous else SILENT_LIMIT_ALONE
-        self._tries = SILENT_TRIES_RENDEZVOUS if rendezvous else SILENT_TRIES_ALONE
         self._rung = 0
         self._ceiling = RUNGS[-1]
         self._inside: set[IPv4Address] = set()
         self._answered = False
-        self._silent = 0
         self.beyond: IPv4Address | None = None
 
     @property
@@ -69,7 +66,7 @@ class Ladder:
         if self.beyond is not None or reporter in self._inside or self._rung + 1 == len(RUNGS):
             return Verdict.NOTHING_NEW
         self._inside.add(reporter)
-        self._climb()
+        self._rung += 1
         return Verdict.INSIDE
 
     def sent(self) -> None:
@@ -80,16 +77,11 @@ class Ladder:
         """The wait for an answer is over: climb if none came, as far as is safe without one."""
         if self._answered or self.beyond is not None:
             return
-        self._silent += 1
-        if self._silent >= self._tries and self._rung + 1 < len(RUNGS) and RUNGS[self._rung + 1] <= self._limit:
-            self._climb()
+        if self._rung + 1 < len(RUNGS) and RUNGS[self._rung + 1] <= self._limit:
+            self._rung += 1
 
     def heard_with(self, ttl: int) -> None:
         """A probe of the peer arrived with this TTL (0: not known), so the peer is this many hops away."""
         if ttl:
             hops = next(initial for initial in _INITIAL_TTLS if ttl <= initial) - ttl + 1
             self._ceiling = min(self._ceiling, hops - RESERVED_HOPS)
-
-    def _climb(self) -> None:
-        self._rung += 1
-        self._silent = 0
