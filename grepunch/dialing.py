@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable
+from contextlib import suppress
 
-from grepunch.io.clock import now
+from grepunch.io import clock
 from grepunch.options import EndpointOptions
 from grepunch.outcome import Attempt, explain
 from grepunch.progress import Level, Notice, Reporter
 from grepunch.story import Story
 from grepunch.verdict import Verdict, VerdictKind
 
-# ours: a verdict may come this much late
+# ours: a verdict may come this much late; while the tunnel is up nothing is waited for but its loss
 TICK = 0.1
+TICK_WHILE_UP = 1.0
 # ours: what a command gets between SIGTERM and SIGKILL when the endpoint ends
 COMMAND_GRACE = 2.0
+
+# what a shell says of a command that it does not find, or cannot run
+NOT_FOUND, NOT_EXECUTABLE = 127, 126
 
 # a wrong key stays wrong: another minute would not help
 _FINAL = (VerdictKind.AUTH_FAILED, VerdictKind.NOT_AGREED)
@@ -25,9 +29,10 @@ _FINAL = (VerdictKind.AUTH_FAILED, VerdictKind.NOT_AGREED)
 class Dialing:
     """Watches one peer's story for the command line; made by the endpoint of `dial`."""
 
-    def __init__(self, options: EndpointOptions, reporter: Reporter) -> None:
+    def __init__(self, options: EndpointOptions, reporter: Reporter, now: Callable[[], float] = clock.now) -> None:
         self._options = options
         self._reporter = reporter
+        self._now = now
         self._retries = 0
 
     async def watch(self, story: Story, attempt: Callable[[float], Attempt]) -> Verdict:
@@ -35,39 +40,39 @@ class Dialing:
 
         ``attempt`` gives what is known after so many seconds.
         """
-        began, was_up = now(), False
+        began, was_up = self._now(), False
         command: asyncio.Task[int] | None = None
         try:
             while True:
-                await asyncio.sleep(TICK)
-                if story.up:
-                    began, was_up, self._retries = now(), True, 0
-                    if self._options.command and command is None:
-                        command = asyncio.create_task(_run(self._options.command))
+                await _pause(TICK_WHILE_UP if story.up else TICK, command)
                 if command is not None and command.done():
                     return Verdict(VerdictKind.UP, command_status=command.result())
-                verdict = self._judge(now() - began, was_up, attempt)
+                if story.up:
+                    began, was_up, self._retries = self._now(), True, 0
+                    if self._options.command and command is None:
+                        command = asyncio.create_task(run_command(self._options.command))
+                    continue
+                verdict = self._judge(attempt(self._now() - began), was_up=was_up)
                 if verdict is None:
                     continue
                 if not self._try_again(verdict):
                     return verdict
-                began = now()
+                began = self._now()
         finally:
-            if command is not None and not command.done():
+            if command is not None:
                 command.cancel()
                 await asyncio.gather(command, return_exceptions=True)
 
-    def _judge(self, waited: float, was_up: bool, attempt: Callable[[float], Attempt]) -> Verdict | None:
+    def _judge(self, known: Attempt, *, was_up: bool) -> Verdict | None:
         """The verdict that is due, or None."""
-        known = attempt(waited)
+        wait = self._options.wait
         final = bool(known.authentication_failed or known.link_error)
-        over = waited >= self._options.wait
-        hopeless = known.next_round_in is not None and waited + known.next_round_in >= self._options.wait
-        if not (final or over or (hopeless and not was_up)):
+        hopeless = known.next_round_in is not None and known.waited + known.next_round_in >= wait and not was_up
+        if not (final or hopeless or known.waited >= wait):
             return None
         verdict = explain(known)
         if was_up and not final:
-            return Verdict(VerdictKind.LINK_LOST, f"down for {waited:.0f} s; {verdict.kind}: {verdict.detail}")
+            return Verdict(VerdictKind.LINK_LOST, f"down for {known.waited:.0f} s; {verdict.kind}: {verdict.detail}")
         return verdict
 
     def _try_again(self, verdict: Verdict) -> bool:
@@ -80,21 +85,34 @@ class Dialing:
         return True
 
 
-async def _run(command: tuple[str, ...]) -> int:
-    """Run the user's command to its end; its exit status as a shell would give it."""
+async def _pause(seconds: float, command: asyncio.Task[int] | None) -> None:
+    """Sleep, but not past the end of the command."""
+    if command is None:
+        await asyncio.sleep(seconds)
+    else:
+        await asyncio.wait((command,), timeout=seconds)
+
+
+async def run_command(command: tuple[str, ...]) -> int:
+    """Run the user's command to its end; its exit status as a shell would give it.
+
+    Cancelled, it ends the command: SIGTERM, and SIGKILL where that is not heard.
+    """
     try:
         process = await asyncio.create_subprocess_exec(*command)
     except FileNotFoundError:
-        return 127
-    except PermissionError:
-        return 126
+        return NOT_FOUND
+    except OSError:
+        return NOT_EXECUTABLE
     try:
         status = await process.wait()
-        return status if status >= 0 else 128 - status
     except asyncio.CancelledError:
-        process.send_signal(signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it has just ended
+            process.terminate()
         try:
             await asyncio.wait_for(process.wait(), COMMAND_GRACE)
         except TimeoutError:
             process.kill()
+            await process.wait()
         raise
+    return status if status >= 0 else 128 - status

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack, suppress
 from ipaddress import IPv4Network
+from typing import Any
 
 from grepunch import __version__, interface
 from grepunch.admission import HandshakeDesk
-from grepunch.config import Keys, Profile, read_keys
+from grepunch.config import Keys, Profile, Rendezvous, read_keys
 from grepunch.config import Peer as PeerProfile
 from grepunch.control_socket import serve_status
 from grepunch.datapump import DataPump, PeerTraffic
 from grepunch.dialing import Dialing
 from grepunch.interface import TunnelInterface
 from grepunch.io.clock import entropy, now
+from grepunch.io.driver import LONGEST_SLEEP
+from grepunch.io.errors import HostError
 from grepunch.io.rawgre import RawGre
 from grepunch.meetings import Meetings, Member
 from grepunch.options import Action, EndpointOptions, Role
@@ -194,6 +198,7 @@ class Endpoint:
     async def _run_open(self, stack: AsyncExitStack) -> Verdict:
         """With everything open: read sockets, run tasks, until one of them has a verdict."""
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._callback_failed)
         loop.add_reader(self._gre.fileno(), self._gre_readable)
         stack.callback(loop.remove_reader, self._gre.fileno())
         loop.add_reader(self._interface.device.fileno(), self._pump.tun_readable)
@@ -202,26 +207,27 @@ class Endpoint:
         self._report_start()
         tasks: list[asyncio.Future[Verdict]] = [self._fault, loop.create_task(self._show_progress())]
         if self._profile.rendezvous is not None:
-            self._meetings = self._make_meetings(self._profile.rendezvous.urls)
+            self._meetings = self._make_meetings(self._profile.rendezvous)
             tasks.append(loop.create_task(_forever(self._meetings.run())))
-        if self._options.role is Role.DIAL:
-            story = next(iter(self._stories.values()))
-            tasks.append(loop.create_task(Dialing(self._options, self._reporter).watch(story, self._attempt)))
         stack.push_async_callback(_cancel, tasks)
         stack.push_async_callback(self._say_goodbye)
+        if self._options.role is Role.DIAL:
+            story = next(iter(self._stories.values()))
+            dialing = loop.create_task(Dialing(self._options, self._reporter).watch(story, self._attempt))
+            stack.push_async_callback(_cancel, [dialing])  # before the goodbye: its command may still need the tunnel
+            tasks = [*tasks, dialing]
         for traffic in self._peers.values():
             traffic.machine.start(now())
             self._flush(traffic)
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        return next(iter(done)).result()
+        return (self._fault if self._fault in done else done.pop()).result()
 
-    def _make_meetings(self, urls: tuple[str, ...]) -> Meetings:
-        rendezvous = self._profile.rendezvous
+    def _make_meetings(self, rendezvous: Rendezvous) -> Meetings:
         return Meetings(
-            urls,
+            rendezvous.urls,
             [Member(name, traffic.machine, self._secrets[name]) for name, traffic in self._peers.items()],
             own_public_key=self._keys.public_key,
-            ca_file=rendezvous.ca_file if rendezvous is not None else None,
+            ca_file=rendezvous.ca_file,
             entropy=entropy,
             now=now,
             on_change=lambda name: self._flush(self._peers[name]),
@@ -244,9 +250,13 @@ class Endpoint:
                 await self._all_closed.wait()
 
     async def _show_progress(self) -> Verdict:
-        """The punch under way, a few times a second."""
+        """The punch under way, a few times a second, and once that the recording has stopped."""
+        recording = True
         while True:
             await asyncio.sleep(PROGRESS_INTERVAL)
+            if recording and self._recording.stopped:
+                recording = False
+                self._reporter.report(Notice(self._recording.stopped, Level.WARNING))
             external = self._meetings.external if self._meetings is not None else None
             for name, story in self._stories.items():
                 machine = self._peers[name].machine
@@ -272,8 +282,29 @@ class Endpoint:
             interface=self._profile.interface.name,
             address=self._profile.interface.address,
             peers=tuple(story.status(at) for story in self._stories.values()),
-            rendezvous=tuple(RendezvousStatus(s.url, s.connected, s.external) for s in servers),
+            rendezvous=tuple(
+                RendezvousStatus(s.url, s.connected, s.external if s.connected else None, s.error or None)
+                for s in servers
+            ),
+            drops=self._drops(),
         )
+
+    def _drops(self) -> dict[str, int]:
+        """Packets that belong to no peer, by cause: what the sockets, the pump and the handshake desk refused."""
+        total: Counter[str] = Counter()
+        for counter in (self._gre.drops, self._interface.device.drops, self._pump.drops, self._desk.drops):
+            total.update({str(cause): count for cause, count in counter.items()})
+        return dict(total)
+
+    def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What a callback raised ends the endpoint with a verdict; the loop would only print it, again and again."""
+        error = context.get("exception")
+        if error is None or "transport" in context or "socket" in context:  # a connection's trouble, not ours
+            self._reporter.report(Notice(f"{context['message']}: {error}", Level.WARNING))
+        elif not self._fault.done():
+            self._fault.set_exception(Failure(interface.verdict_of(error)) if isinstance(error, HostError) else error)
+            for readable in (self._gre, self._interface.device):
+                loop.remove_reader(readable.fileno())
 
     # -- moving bytes -----------------------------------------------------------------------------------------
 
@@ -315,13 +346,14 @@ class Endpoint:
                 self._take(traffic, event)
             except Failure as failed:  # this host would not have an address or a route
                 if not self._fault.done():
-                    self._fault.set_result(failed.verdict)
+                    self._fault.set_exception(failed)
         deadline, armed = machine.deadline(), self._armed.get(traffic.name)
         if deadline is None or (armed is not None and armed[0] <= deadline):
             return  # a timer that fires early is harmless, and cheaper than arming anew for every batch
         if armed is not None:
             armed[1].cancel()
-        handle = asyncio.get_running_loop().call_later(max(0.0, deadline - now()), self._timer_fired, traffic)
+        delay = min(max(0.0, deadline - now()), LONGEST_SLEEP)
+        handle = asyncio.get_running_loop().call_later(delay, self._timer_fired, traffic)
         self._armed[traffic.name] = (deadline, handle)
 
     def _timer_fired(self, traffic: PeerTraffic) -> None:
@@ -362,7 +394,10 @@ class Endpoint:
 
 async def _forever(work: Awaitable[None]) -> Verdict:
     """A task that ends by being cancelled, or by raising."""
-    await work
+    try:
+        await work
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from group
     raise failure(VerdictKind.INTERNAL, "a task that never ends has ended")
 
 

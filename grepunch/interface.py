@@ -7,14 +7,14 @@ nothing leaks past the tunnel meanwhile. Every peer has an MTU of its own, and t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import NoReturn
 
 from grepunch.config import Profile
 from grepunch.io import capabilities, nftguard
-from grepunch.io.errors import AddressClash, BadName, HostError, NameTaken, NoPrivilege
+from grepunch.io.errors import AddressClash, BadName, DeviceGone, HostError, NameTaken, NoPrivilege
 from grepunch.io.netconf import InterfacePlan, Netconf, host_interfaces, remove_leftovers, render
 from grepunch.io.tun import Tun
 from grepunch.peer import OVERHEAD
@@ -27,6 +27,7 @@ _KINDS = {
     BadName: VerdictKind.PROFILE_INVALID,
     AddressClash: VerdictKind.ADDRESS_CLASH,
     NameTaken: VerdictKind.ADDRESS_CLASH,
+    DeviceGone: VerdictKind.LINK_LOST,
 }
 
 START_MTU = inner_mtu(INITIAL_OUTER, OVERHEAD[Form.V1])
@@ -120,11 +121,10 @@ class TunnelInterface:
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
-            self._netconf.undo()
-            nftguard.remove(self._profile.name)
-        finally:
-            self.device.close()
+        with host_verdicts(), ExitStack() as stack:  # one that fails keeps none of the others from being done
+            stack.callback(self.device.close)
+            stack.callback(nftguard.remove, self._profile.name)
+            stack.callback(self._netconf.undo)
 
     @property
     def device(self) -> Tun:

@@ -64,11 +64,12 @@ class PeerStatus:
 
 @dataclass(frozen=True, slots=True)
 class RendezvousStatus:
-    """One rendezvous: reached or not, and the address it sees us at."""
+    """One rendezvous: reached or not, the address it sees us at, and why it could not be reached the last time."""
 
     url: str
     connected: bool
     external_address: IPv4Address | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,8 @@ class Status:
     address: IPv4Interface | None = None
     peers: tuple[PeerStatus, ...] = ()
     rendezvous: tuple[RendezvousStatus, ...] = ()
+    drops: Mapping[str, int] = field(default_factory=dict)
+    """Packets that belong to no peer, by cause."""
 
     def as_json(self) -> dict[str, object]:
         """One object for programs; what is absent is left out."""

@@ -57,7 +57,6 @@ class Story:
         self.name = traffic.name
         self.stage = Stage.WAITING
         self.since = now
-        self.ever_up = False
         self._path: PathUp | None = None
         self._mtu: int | None = None
         self._address: Ipv4Up | None = None
@@ -92,7 +91,8 @@ class Story:
                 return self._punch_failed(event, now)
             case HandshakeFailed(reason=reason, authentication=authentication):
                 self._failed(reason, now)
-                if authentication:
+                # while there are keys a renewal failed, and anybody on the path can see to that: nothing ends for it
+                if authentication and self._traffic.machine.sending_pair is None:
                     self._authentication_failed = reason
                     return [Notice(reason, Level.WARNING, self.name)]
             case SessionEnded(cause=cause):
@@ -113,22 +113,21 @@ class Story:
         self, counts: tuple[FormSummary, ...], peer: IPv4Address | None, own: IPv4Address | None, now: float
     ) -> PunchProgress | None:
         """The state of a punch under way; None while there is none."""
-        if self.stage not in (Stage.PUNCHING, Stage.SILENT) or self._punching_since is None:
+        if self.stage is not Stage.PUNCHING or self._punching_since is None:
             return None
-        waiting = self._next_round_at is not None and self._next_round_at > now
+        resting = self._resting(now)
         return PunchProgress(
             peer=self.name,
             elapsed=now - self._punching_since,
             forms=tuple(FormCount(c.form, c.lead_sent + c.sent, c.heard) for c in counts),
-            next_step="a new start together" if waiting else "waiting for the peer's probes",
-            next_in=self._next_round_at - now if waiting and self._next_round_at is not None else None,
+            next_step="a new start together" if resting is not None else "waiting for the peer's probes",
+            next_in=resting,
             own_address=own,
             peer_address=peer,
         )
 
     def attempt(self, waited: float, now: float, *, uses_rendezvous: bool, meeting_error: str) -> Attempt:
         """What is known after ``waited`` seconds, for a verdict."""
-        resting = self._next_round_at is not None and self._next_round_at > now
         punch = self._punch
         counts = punch.ours if punch is not None else self._traffic.machine.punch_counts
         return Attempt(
@@ -145,7 +144,7 @@ class Story:
             ours=counts,
             theirs=punch.theirs if punch is not None else (),
             link_error=self._link_error,
-            next_round_in=self._next_round_at - now if resting and self._next_round_at is not None else None,
+            next_round_in=self._resting(now),
         )
 
     def status(self, now: float) -> PeerStatus:
@@ -158,7 +157,7 @@ class Story:
         hole, error, pair = machine.hole, self._last_error, machine.sending_pair
         return PeerStatus(
             name=self.name,
-            stage=self.stage,
+            stage=Stage.SILENT if self.stage is Stage.PUNCHING and self._resting(now) else self.stage,
             since=now - self.since,
             address=self._address.remote if self._address is not None else None,
             path=hole[0] if hole is not None else None,
@@ -174,6 +173,11 @@ class Story:
             last_error=LastError(error.stage, error.text, now - error.at) if error is not None else None,
         )
 
+    def _resting(self, now: float) -> float | None:
+        """Seconds until the next window begins, where two windows have a silence between them just now."""
+        due = self._next_round_at
+        return due - now if due is not None and due > now else None
+
     # -- what events mean -------------------------------------------------------------------------------------
 
     def _stage_changed(self, state: PeerState, detail: str, now: float) -> list[Event]:
@@ -182,13 +186,14 @@ class Story:
             self._met = True
         if state in (PeerState.PUNCHING, PeerState.NEGOTIATING):
             self._met = True
-            self._keys = self._keys or self._traffic.machine.sending_pair is not None
+            if self._traffic.machine.sending_pair is not None:
+                self._keys, self._authentication_failed = True, ""
         if state is PeerState.PUNCHING:
             self._punching_since, self._next_round_at = now, None
         if state is PeerState.REPAIRING:
             self._failed(detail, now)
         if state is PeerState.UP:
-            self.ever_up = True
+            self._link_error = ""
         self.stage, self.since = stage, now
         return [StageChanged(stage, self.name, detail)]
 

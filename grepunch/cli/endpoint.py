@@ -193,12 +193,12 @@ def _run(profile: Profile, endpoint: EndpointOptions, options: _Common) -> Verdi
 
 
 def _check(profile: Profile) -> Verdict:
-    from grepunch.preflight import examine
+    from grepunch.interface import obstacle
 
     faults = check_keys(profile)
     if faults:
         raise ProfileInvalid(faults)
-    return examine() or Verdict(VerdictKind.UP)
+    return obstacle() or Verdict(VerdictKind.UP)
 
 
 def _run_endpoint(profile: Profile, endpoint: EndpointOptions, reporter: Reporter) -> Verdict:
@@ -211,15 +211,13 @@ def _run_endpoint(profile: Profile, endpoint: EndpointOptions, reporter: Reporte
 
 
 async def until_signalled(work: Coroutine[Any, Any, Verdict]) -> Verdict:
-    """Await ``work``; SIGINT and SIGTERM cancel it, and it puts everything back. A second signal does not wait."""
+    """Await ``work``; SIGINT and SIGTERM cancel it, and it puts everything back. A second one spares the goodbyes."""
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work)
     caught: list[VerdictKind] = []
 
     def on_signal(kind: VerdictKind) -> None:
         caught.append(kind)
-        for number in kinds:
-            loop.remove_signal_handler(number)
         task.cancel()
 
     kinds = {signal.SIGINT: VerdictKind.INTERRUPTED, signal.SIGTERM: VerdictKind.TERMINATED}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 WATCH_INTERVAL = 1.0  # seconds
 PIPE_WIDTH = 200  # columns, where nobody's terminal sets them
+COLUMNS = ("PEER", "STATE", "SINCE", "PATH", "MTU", "RTT", "LOSS", "RECEIVED", "SENT", "DROPPED", "LAST ERROR")
 
 EXAMPLES = """\b
 Examples:
@@ -98,7 +99,7 @@ def _render(answers: Iterable[Answer]) -> Group:
     for answer in answers:
         parts.append(Text(_headline(answer), style="bold"))
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for title in ("PEER", "STATE", "SINCE", "PATH", "RTT", "LOSS", "RECEIVED", "SENT", "LAST ERROR"):
+        for title in COLUMNS:
             table.add_column(title, no_wrap=title != "LAST ERROR")
         for peer in answer.get("peers", []):
             table.add_row(*(Text(printable(cell)) for cell in _cells(peer)))
@@ -112,8 +113,13 @@ def _headline(answer: Answer) -> str:
     parts.append(" ".join(filter(None, (answer.get("interface"), answer.get("address")))))
     for rendezvous in answer.get("rendezvous", []):
         seen = rendezvous.get("external_address")
-        reached = f"sees us at {seen}" if seen else "reached" if rendezvous.get("connected") else "not reached"
+        reached = f"sees us at {seen}" if seen else "reached"
+        if not rendezvous.get("connected"):
+            reached = f"not reached: {rendezvous.get('error', 'no answer yet')}"
         parts.append(f"{rendezvous.get('url')} {reached}")
+    dropped = sum(answer.get("drops", {}).values())
+    if dropped:
+        parts.append(f"{dropped} packets of nobody dropped")
     return printable(", ".join(parts), limit=400)
 
 
@@ -124,9 +130,11 @@ def _cells(peer: Answer) -> list[str]:
         str(peer.get("stage", "")),
         duration(peer.get("since", 0.0)),
         " ".join(str(part) for part in (peer.get("path"), peer.get("form")) if part),
+        str(peer.get("mtu", "")),
         "" if rtt is None else f"{rtt * 1000:.1f} ms",
         "" if loss is None else f"{loss:.1%}",
         octets(peer.get("rx_bytes", 0)),
         octets(peer.get("tx_bytes", 0)),
+        str(sum(peer.get("drops", {}).values())),
         f"{error.get('stage')}: {error.get('text')} ({duration(error.get('age', 0.0))} ago)" if error else "",
     ]
