@@ -61,9 +61,10 @@ NOMINATION_WAIT = 0.06  # ours, because the preferred form is rarely more than a
 def propose_start(server_now: float, own_rtt: float, peer_rtt: float) -> float:
     """The common start T*, in seconds on the rendezvous' clock.
 
-    ``own_rtt`` and ``peer_rtt`` are each side's round trip to the rendezvous; the later side rules.
+    ``own_rtt`` and ``peer_rtt`` are each side's round trip to the rendezvous; the later side rules, but what it says
+    of itself puts the start off by no more than is accepted of others.
     """
-    return server_now + START_ROUND_TRIPS * max(own_rtt, peer_rtt) + START_MARGIN
+    return server_now + min(START_ROUND_TRIPS * max(own_rtt, peer_rtt) + START_MARGIN, START_LIMIT)
 
 
 def acceptable_start(start: float, server_now: float) -> bool:

@@ -34,7 +34,7 @@ class DayClock:
         if remaining <= NEIGHBOUR_DAY_WITHIN:
             return (day, day + 1)
         if SECONDS_PER_DAY - remaining < NEIGHBOUR_DAY_WITHIN:
-            return (day - 1, day)
+            return (day - 1, day) if day else (day,)  # before the first day a server can name there is none
         return (day,)
 
     def next_change(self, now: float) -> float:

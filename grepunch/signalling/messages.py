@@ -20,6 +20,7 @@ MAX_CANDIDATES = 16
 INSTANCE_SIZE = 8
 
 _FORM_BIT = {Form.V1: 1, Form.V0: 2}
+_LARGEST_FIELD = 0xFFFFFFFF  # a server that holds its clock back for hours must not make a number that has no place
 
 _CANDIDATES = struct.Struct("!BII4sBB")  # kind, round, round-trip time in us, external address, forms, count
 _CANDIDATE = struct.Struct("!4sB")  # address, prefix length
@@ -120,7 +121,7 @@ def build(message: SignallingMessage) -> bytes:
             head = _CANDIDATES.pack(
                 MessageKind.CANDIDATES,
                 message.round,
-                round(message.rtt * 1e6),
+                min(round(message.rtt * 1e6), _LARGEST_FIELD),
                 message.external.packed,
                 bits,
                 len(message.local),
