@@ -11,6 +11,7 @@ side may begin a round by sending Candidates with a higher round number: that is
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -39,6 +40,9 @@ from pptp.timers import Timers
 REPORT_WAIT = 2.0
 # ours, because a refused start means that a clock was measured badly: measure and propose again
 PLAN_RETRY = 1.0
+# ours, because a peer that lost its path begins a few rounds, and each costs us milliseconds of asking the kernel
+PEER_ROUNDS = 16
+PEER_ROUNDS_PERIOD = 30.0
 
 UNSEEN = IPv4Address(0)
 
@@ -143,6 +147,7 @@ class Traversal:
         self._interfaces = interfaces
         self._entropy = entropy
         self._round: _Round | None = None
+        self._peer_rounds: deque[float] = deque(maxlen=PEER_ROUNDS)  # when the peer began its latest rounds
         self._messages: list[SignallingMessage] = []
         self._events: list[TraversalEvent] = []
         self._timers: Timers[_Timer] = Timers()
@@ -273,6 +278,8 @@ class Traversal:
     def _candidates(self, theirs: Candidates, now: float) -> None:
         current = self._round
         if current is None or theirs.round > current.number:
+            if not self._may_begin(theirs.round, now):
+                return
             self._open_round(theirs.round, now)
             current = self._round
         if current is None or theirs.round < current.number or current.theirs is not None:
@@ -280,6 +287,15 @@ class Traversal:
         current.theirs = theirs
         if self._proposes:
             self._propose(now)
+
+    def _may_begin(self, number: int, now: float) -> bool:
+        """Whether the peer's round is one of not too many, and counts on from ours: nobody skips rounds."""
+        times = self._peer_rounds
+        often = len(times) == PEER_ROUNDS and now - times[0] < PEER_ROUNDS_PERIOD
+        if often or number - (self._round.number if self._round is not None else 0) > PEER_ROUNDS:
+            return False
+        times.append(now)
+        return True
 
     def _propose(self, now: float) -> None:
         current, clock = self._round, self._clock()

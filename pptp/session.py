@@ -176,7 +176,7 @@ class Session:
         match event:
             case ControlEstablished() if self._config.dials:
                 self._control.place_outgoing_call(self._config.call_id, now)
-            case CallRequested(call=call) if not self._config.dials and not self._call_up:
+            case CallRequested(call=call) if not self._config.dials and not call.incoming and not self._call_up:
                 self._control.accept_call(call.handle, self._config.call_id, now)
             case CallRequested(call=call):
                 self._control.refuse_call(call.handle, now)

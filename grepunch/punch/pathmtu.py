@@ -55,6 +55,7 @@ class PathMtu:
 
     __slots__ = (
         "_answered",
+        "_asked",
         "_confirm_tries",
         "_confirmed_at",
         "_events",
@@ -72,6 +73,7 @@ class PathMtu:
         self._confirm_tries = 0  # 0: no confirmation under way
         self._confirmed_at = float("-inf")
         self._answered: set[int] = set()  # sizes acknowledged during this confirmation
+        self._asked: set[int] = set()  # sizes probed on this path: no other says anything, whoever names it
         self._suggested: int | None = None  # by an ICMP message
         self._timers: Timers[_Timer] = Timers()
         self._events: list[MtuProbeDue | OuterMtu] = []
@@ -106,6 +108,7 @@ class PathMtu:
         self._search = []
         self._confirm_tries = 0
         self._suggested = None
+        self._asked.clear()
 
     def doubt(self, suggested: int, now: float) -> None:
         """An ICMP message says that only ``suggested`` octets pass. A lie costs one confirmation a second."""
@@ -119,7 +122,9 @@ class PathMtu:
             self._begin_confirmation(now)
 
     def acknowledged(self, outer: int, now: float) -> None:
-        """A probe of this size was answered (authentically)."""
+        """A probe of this size was answered (authentically, which does not make it true)."""
+        if outer not in self._asked:
+            return
         if outer > self._outer and outer in LARGER:
             self._set(outer, now)
             self._end_search(now)
@@ -163,7 +168,7 @@ class PathMtu:
             self._end_search(now)
             return
         self._search_tries += 1
-        self._events.append(MtuProbeDue(self._search[0]))
+        self._probe(self._search[0])
         self._timers.arm(_Timer.SEARCH, now + TRY_INTERVAL)
 
     def _end_search(self, now: float) -> None:
@@ -177,7 +182,7 @@ class PathMtu:
     def _begin_confirmation(self, now: float) -> None:
         self._answered.clear()
         self._confirm_tries = 1
-        self._events.append(MtuProbeDue(self._outer))
+        self._probe(self._outer)
         self._timers.arm(_Timer.CONFIRM, now + TRY_INTERVAL)
 
     def _step_confirmation(self, now: float) -> None:
@@ -188,7 +193,8 @@ class PathMtu:
         """
         if self._confirm_tries < TRIES:
             self._confirm_tries += 1
-            self._events.extend(MtuProbeDue(size) for size in (self._outer, self._outer, *self._smaller()))
+            for size in (self._outer, self._outer, *self._smaller()):
+                self._probe(size)
             self._timers.arm(_Timer.CONFIRM, now + TRY_INTERVAL)
             return
         if self._answered:
@@ -207,6 +213,10 @@ class PathMtu:
         self._confirm_tries = 0
         self._confirmed_at = now
         self._suggested = None
+
+    def _probe(self, outer: int) -> None:
+        self._asked.add(outer)
+        self._events.append(MtuProbeDue(outer))
 
     def _set(self, outer: int, now: float) -> None:
         if outer < self._outer:

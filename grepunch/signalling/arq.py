@@ -23,7 +23,7 @@ from pptp.timers import Timers
 # ours: a handful of messages per session, each far below one path MTU
 WINDOW = 16  # messages in flight
 LARGEST_MESSAGE = 900  # octets: passes a path of 1000 with everything around it
-MAX_QUEUED = 64  # messages waiting for the window; more is our bug
+MAX_QUEUED = 64  # messages waiting for the window: more has only a peer that asks and never acknowledges
 RTO_MINIMUM = 0.25  # seconds
 RTO_MAXIMUM = 8.0  # a doubled time-out stops here: an outage of a NAT's 30 s timer must be survivable
 MAX_TRIES = 10
@@ -40,7 +40,7 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class ArqFailed:
-    """A message was sent ``MAX_TRIES`` times without an acknowledgement: the stream is broken for good."""
+    """``MAX_TRIES`` of one message, or ``MAX_QUEUED`` others behind it, went unacknowledged: broken for good."""
 
 
 ArqEvent = Delivered | ArqFailed
@@ -76,13 +76,17 @@ class Arq:
         self._failed = False
 
     def send(self, message: bytes, now: float) -> None:
-        """Queue a message of 1 to ``LARGEST_MESSAGE`` octets; raises :class:`UsageError` beyond the caps."""
+        """Queue a message of 1 to ``LARGEST_MESSAGE`` octets, any other is a :class:`UsageError`.
+
+        One too many breaks the stream: it is the peer that makes us say so much, and only to itself.
+        """
         if not 0 < len(message) <= LARGEST_MESSAGE:
             raise UsageError(f"control message of {len(message)} octets")
         if len(self._queued) >= MAX_QUEUED:
-            raise UsageError("control messages pile up")
-        self._queued.append(message)
-        self._fill_window(now)
+            self._fail()
+        if not self._failed:
+            self._queued.append(message)
+            self._fill_window(now)
 
     def receive(self, segment: bytes, now: float) -> None:
         """Take a segment of the peer.
@@ -149,14 +153,18 @@ class Arq:
             return
         oldest = self._in_flight[0]
         if oldest.tries >= MAX_TRIES:
-            self._failed = True
-            self._events.append(ArqFailed())
+            self._fail()
             return
         for item in self._in_flight:
             item.tries += 1
             self._emit(item)
         self._backoff *= 2
         self._arm(now)
+
+    def _fail(self) -> None:
+        if not self._failed:
+            self._failed = True
+            self._events.append(ArqFailed())
 
     def _fill_window(self, now: float) -> None:
         while self._queued and len(self._in_flight) < WINDOW and not self._failed:
