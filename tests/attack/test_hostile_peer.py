@@ -1,4 +1,4 @@
-"""An authenticated peer that means harm: nothing it says raises, costs more than it is worth, or reaches beyond itself."""
+"""An authenticated peer that means harm: nothing it says raises, costs too much, or reaches beyond itself."""
 
 from __future__ import annotations
 
