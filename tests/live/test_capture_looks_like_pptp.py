@@ -86,8 +86,10 @@ def test_once_a_path_is_nominated_every_packet_is_sealed_and_of_that_form(record
         sent = gre_from(packets, source)
         first_sealed = next(n for n, gre in enumerate(sent) if gre[1] & 7 == 1 and gre[12:14] == b"\x00\x53")
         assert first_sealed < 20
-        # a probe that crossed the nomination may still be on its way
-        assert all(gre[1] & 7 == 1 and gre[12:14] == b"\x00\x53" for gre in sent[first_sealed + 6 :])
+        # probes go on until the peer's first sealed frame is in, which a busy machine may take its time for
+        settled = sent[first_sealed + 40 :]
+        assert len(settled) > 100
+        assert all(gre[1] & 7 == 1 and gre[12:14] == b"\x00\x53" for gre in settled)
 
 
 def test_nothing_on_the_wire_is_malformed_or_fragmented(recorded: dict[str, Any]) -> None:
