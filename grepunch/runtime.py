@@ -64,8 +64,9 @@ class ProfileLock:
         self._descriptor = -1
 
     def _try(self) -> None:
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
+            os.fchmod(descriptor, 0o600)  # who can open it, if only to read, can lock it and so keep us from starting
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not self._is_current(descriptor):  # its holder removed it between our opening and our locking
                 os.close(descriptor)

@@ -203,7 +203,9 @@ def _check(profile: Profile) -> Verdict:
 
 def _run_endpoint(profile: Profile, endpoint: EndpointOptions, reporter: Reporter) -> Verdict:
     from grepunch.endpoint import run_endpoint
+    from grepunch.io.hardening import keep_memory_private
 
+    keep_memory_private()
     try:
         return asyncio.run(until_signalled(run_endpoint(profile, endpoint, reporter)))
     except Failure as failure:

@@ -72,7 +72,9 @@ def remove(profile: str) -> bool:
 
 
 def _program() -> str | None:
-    return shutil.which("nft", path=f"{os.environ.get('PATH', '')}:{_SYSTEM_PATH}")
+    """Its absolute path: an empty or relative entry of PATH means the current directory, which may be anybody's."""
+    entries = f"{os.environ.get('PATH', '')}:{_SYSTEM_PATH}".split(os.pathsep)
+    return shutil.which("nft", path=os.pathsep.join(entry for entry in entries if entry.startswith("/")))
 
 
 def _run(batch: str) -> HostError | None:
