@@ -33,13 +33,23 @@ def socket_path(profile: str, directory: Path) -> Path:
     return directory / f"{profile}.sock"
 
 
+def remove_leftover(profile: str, directory: Path | None = None) -> list[str]:
+    """Remove the socket of a killed process of this profile; what it was, in words. The caller holds the lock."""
+    path = socket_path(profile, directory or runtime.writable_directory())
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return []
+    return [f"control socket {path}"]
+
+
 @contextlib.asynccontextmanager
 async def serve_status(
     profile: str, snapshot: Callable[[], Status], directory: Path | None = None
 ) -> AsyncIterator[Path]:
     """Answer status requests while the body runs; the caller holds the profile's lock."""
     path = socket_path(profile, directory or runtime.writable_directory())
-    path.unlink(missing_ok=True)  # of a process that was killed: the lock is ours, so nobody listens there
+    remove_leftover(profile, directory)
     server = _Server(snapshot)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:

@@ -19,7 +19,7 @@ from grepunch import __version__, interface
 from grepunch.admission import HandshakeDesk
 from grepunch.config import Keys, Profile, Rendezvous, read_keys
 from grepunch.config import Peer as PeerProfile
-from grepunch.control_socket import serve_status
+from grepunch.control_socket import remove_leftover, serve_status
 from grepunch.datapump import DataPump, PeerTraffic
 from grepunch.dialing import Dialing
 from grepunch.interface import TunnelInterface
@@ -79,7 +79,7 @@ async def run_endpoint(profile: Profile, options: EndpointOptions, reporter: Rep
     if obstacle is not None:
         return obstacle
     with ProfileLock(profile.name):
-        removed = interface.clean_up(profile.name)
+        removed = interface.clean_up(profile.name) + remove_leftover(profile.name)
         if keys is None:
             return Verdict(VerdictKind.UP, "\n".join(f"removed: {what}" for what in removed) or "nothing was left")
         for what in removed:

@@ -21,6 +21,7 @@ from typing import Any
 from grepunch.lab.node import LabError, Node, Program
 from grepunch.lab.requirements import program
 from grepunch.lab.topology import MEET_ADDRESSES, Lab, Side
+from grepunch.runtime import SYSTEM_DIRECTORY
 from grepunch.secure.certificate import laboratory_certificate
 from grepunch.secure.identity import Identity, encode_key, generate_private_key
 
@@ -207,7 +208,10 @@ class Scenario:
         found = [f"interface gp-{name}"] if f"gp-{name}" in host.ip("-brief", "link") else []
         found += [f"route {line}" for line in host.ip("route", "show", "proto", "171").splitlines()]
         found += [line for line in host.run(program("nft"), "list", "tables").splitlines() if "grepunch_" in line]
-        return found + [f"file {path.name}" for path in self._runtime_directory(name).rglob("*") if not path.is_dir()]
+        profile = self.peers[name].profile.stem
+        for directory in (SYSTEM_DIRECTORY, self._runtime_directory(name) / SYSTEM_DIRECTORY.name):
+            found += [f"file {path}" for path in directory.glob(f"{profile}.*")]
+        return found
 
     # -- what they say ------------------------------------------------------------------------------------------
 
@@ -271,15 +275,17 @@ class Scenario:
 
     # -- load ------------------------------------------------------------------------------------------------------
 
-    def ping(self, source: str, count: int = 20, *, interval: float = 0.02, size: int = 56) -> dict[str, Any]:
-        """Ping through the tunnel: ``{"sent", "lost", "rtt_seconds_median"}``."""
+    def ping(self, source: str, count: int = 20, *, interval: float = 0.1, size: int = 56) -> dict[str, Any]:
+        """Ping through the tunnel: ``{"sent", "lost", "rtt_seconds_median"}``.
+
+        ping(8) waits hardly longer than ``interval`` for the last answers, so a short one calls late what is slow.
+        """
         other = INNER["b" if source == "a" else "a"]
         command = (program("ping"), "-n", "-c", str(count), "-i", str(interval), "-s", str(size), "-W", "1", str(other))
-        try:
-            said = self.peers[source].host.run(*command, timeout=count * (interval + 1) + 5)
-        except LabError as error:
-            said = str(error)
-        times = sorted(float(word.removeprefix("time=")) for word in said.split() if word.startswith("time="))
+        running = self.peers[source].host.start(command, label="ping")
+        running.wait(count * (interval + 1) + 5)
+        words = running.stdout.split()
+        times = sorted(float(word.removeprefix("time=")) for word in words if word.startswith("time="))
         result: dict[str, Any] = {"sent": count, "lost": count - len(times)}
         if times:
             result["rtt_seconds_median"] = round(times[len(times) // 2] / 1000, 6)
