@@ -11,12 +11,16 @@ from pptp.mtu import LARGEST_OUTER, OVERHEAD_SEALED_V0, inner_mtu
 from pptp.ppp.ipcp import IpcpPolicy
 from pptp.ppp.ipv6cp import Ipv6cpPolicy
 from pptp.ppp.lcp_options import LcpPolicy
+from pptp.ppp.negotiation import Retransmission
 from pptp.ppp.policy import LinkConfig
 from pptp.session import Session, SessionConfig
 
 # RFC 2637 section 4.1 with what NATs do to it: a NAT without a PPTP helper passes enhanced GRE only with Call ID 0
 # in both directions
 PUNCHED_CALL_ID = 0
+# ours: RFC 1661 section 4.6 has 3 s by default, for telephone lines, and wants it set to suit the link; a round trip
+# here is far below a second, and the first request is easily lost: one side's path is there a moment before the other's
+RESTART_TIMER = 1.0
 
 _UNIVERSAL_BIT = 0x02
 
@@ -57,6 +61,7 @@ def session_factory(
                 IpcpPolicy(local=local, remote=remote, strict=strict),
                 Ipv6cpPolicy(interface_identifier=interface_identifier(own_public_key)),
             ),
+            retransmission=Retransmission(restart_timer=RESTART_TIMER),
         ),
     )
     return lambda: Session(config, entropy=entropy)

@@ -145,8 +145,6 @@ class Session:
     def receive_ppp(self, protocol: int, information: bytes, now: float) -> None:
         """A PPP frame of the peer that is not data of an open network protocol."""
         if not self._over:
-            if self._call_up and not self._link_open:
-                self.path_up(now)  # the peer's frames prove the path before our own proof is in
             self._link.receive(protocol, information, now)
             self._settle(now)
 

@@ -130,6 +130,7 @@ class PeerMachine:
                 case _Timer.GOODBYE if self._session is not None:
                     self._end_session(Terminated(TerminationCause.LOCAL_REQUEST), now)
                 case _Timer.DIRECT if not self._mailbox:
+                    self._present_since = now
                     self._punch_directly(now)
                 case _Timer.HANDSHAKE:
                     self._initiate(now)

@@ -141,7 +141,7 @@ class SealedSession:
             if isinstance(out, ControlOut):
                 if self._taps.control is not None:
                     self._taps.control(out.message, True)
-                self._arq.send(build(PptpMessage(out.message)), now)
+                self._send_message(build(PptpMessage(out.message)), now)
             else:
                 if self._taps.ppp is not None:
                     self._taps.ppp(out.protocol, bytes(out.information), True)
@@ -151,11 +151,18 @@ class SealedSession:
             if isinstance(item, GreSend):
                 self._out.append(item)
             else:
-                self._arq.send(build(item), now)
-        self._out.extend(SegmentOut(segment) for segment in self._arq.transmits())
+                self._send_message(build(item), now)
+        self._take_segments()
         events: list[SealedEvent] = [*self._pptp.events(), *self.traversal.events()]
         self._events += events
         return bool(arq_events or pptp_out or traversal_out or events)
+
+    def _send_message(self, message: bytes, now: float) -> None:
+        self._arq.send(message, now)
+        self._take_segments()  # in order: a call's answer goes before the first PPP frame of the call
+
+    def _take_segments(self) -> None:
+        self._out.extend(SegmentOut(segment) for segment in self._arq.transmits())
 
     def _receive_message(self, message: bytes, now: float) -> None:
         try:
