@@ -299,11 +299,14 @@ class Scenario:
         server.wait_for("ready", 10.0)
         return server
 
-    def start_transfer(self, length: int, source: str = "b") -> Program:
-        """Begin a transfer of ``length`` octets up and as many down; its output is one JSON object."""
+    def start_transfer(self, length: int, source: str = "b", seconds: float = 0.0) -> Program:
+        """Begin a transfer of ``length`` octets up and as many down, each in no less than ``seconds``.
+
+        Its output is one JSON object.
+        """
         other = INNER["a" if source == "b" else "b"]
         return self.peers[source].host.start_python(
-            "grepunch.lab.transfer", "run", str(other), str(TRANSFER_PORT), str(length)
+            "grepunch.lab.transfer", "run", str(other), str(TRANSFER_PORT), str(length), str(seconds)
         )
 
     def finish_transfer(self, running: Program, timeout: float) -> dict[str, Any]:

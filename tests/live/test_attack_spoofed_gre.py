@@ -25,8 +25,8 @@ QUIET, LOADED = 8_000, 100_000  # packets: without inner traffic, where every an
 TRANSFER = 8_000_000  # octets each way
 
 FLOOD_RATE = 4_000.0  # parts a second, of 2,000 handshakes
-FLOOD_SECONDS = 9.0
-UP_UNDER_FLOOD = 8.0  # seconds; without a rendezvous and without a flood it takes up to 6
+FLOOD_SECONDS = 14.0
+UP_UNDER_FLOOD = 12.0  # seconds; without a rendezvous and without a flood it takes up to 6
 ATTEMPT_LIMIT = 20  # sealed frames of the victim's own that a quiet second or two may see
 
 
@@ -88,7 +88,7 @@ def under_attack() -> dict[str, Any]:
         process = running(scenario, "b").process.pid
         scenario.start_transfer_server()
         seen["undisturbed"] = scenario.finish_transfer(scenario.start_transfer(TRANSFER), 60)
-        transfer, used = scenario.start_transfer(TRANSFER), cpu_seconds(process)
+        transfer, used = scenario.start_transfer(TRANSFER, seconds=4.0), cpu_seconds(process)
         attack = launch(lab.wan, replace(order, count=LOADED, seed=SEED + 2))
         seen["transfer"] = scenario.finish_transfer(transfer, 90)
         seen["attack"] = finish(attack)
