@@ -36,7 +36,10 @@ CONFIRM_ANSWERS = 5  # empty frames of the responder, who cannot know which of t
 CONFIRM_TIMEOUT = 5.0  # 20 confirmations without an answer: the new keys are not in use at the peer
 YIELD_TIME = 2.0  # how long one's own attempt waits for the peer's to finish; then it goes on
 PENDING_LIFETIME = 10.0  # an unconfirmed handshake, and message 2 for repetitions of its message 1
-MAX_PENDING = 4  # per peer; a fifth pushes the oldest out, so that replayed messages cannot lock the peer out
+# per peer; one more pushes the oldest out, so that replays cannot lock the peer out. 50 a second are answered, so a
+# genuine one stays for longer than a round trip takes.
+MAX_PENDING = 16
+MAX_SPENT = 256  # messages 1 remembered as over, per peer: an honest peer repeats one for 9.5 s and never again
 MAX_PREVIOUS = 3  # older key pairs that still receive
 
 # ours: floods

@@ -241,6 +241,8 @@ class KeyExchange:
             if repeated is not None:
                 self._out.append(repeated)
                 return
+            if self._keyring.is_spent(opened.digest):
+                raise DropError(Drop.REPLAYED)
             attempt = self._attempt
             asking = attempt is not None and not attempt.suspended
             if self._prevails and (asking or self._keyring.unheard):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from grepunch.secure.constants import KEY_LIFETIME, MAX_PENDING, MAX_PREVIOUS, PENDING_LIFETIME
+from grepunch.secure.constants import KEY_LIFETIME, MAX_PENDING, MAX_PREVIOUS, MAX_SPENT, PENDING_LIFETIME
 from pptp.datapath import SealedPair
 from pptp.machine import earliest
 
@@ -57,6 +57,7 @@ class Keyring:
         self.reverted = False  # the confirming keys went unheard for too long: they only receive now
         self._previous: list[Keys] = []
         self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
+        self._spent: OrderedDict[bytes, None] = OrderedDict()
         self._pairs: dict[int, SealedPair] = {}
         self._dropped = dropped
 
@@ -96,10 +97,14 @@ class Keyring:
         self._answers.move_to_end(digest)
         return answer.message
 
+    def is_spent(self, digest: bytes) -> bool:
+        """Whether a message 1 was answered and is over: who sends it now has recorded it."""
+        return digest in self._spent
+
     def add_pending(self, digest: bytes, message: bytes, keys: Keys, now: float) -> None:
         """Keys of a message 1 that ``message`` answers. One too many pushes out the one asked for least recently."""
         if len(self._answers) == MAX_PENDING:
-            self._forget_answer(next(iter(self._answers)))
+            self._spend_answer(next(iter(self._answers)))
         self._answers[digest] = _Answer(message, keys, keys.dies, now + PENDING_LIFETIME)
         self._pairs[keys.pair.local_index] = keys.pair
 
@@ -134,7 +139,7 @@ class Keyring:
             if answer.keys is keys:
                 answer.keys = None
             elif answer.keys is not None and answer.keys.born <= keys.born:
-                self._forget_answer(digest)
+                self._spend_answer(digest)
         if self.live is not None:
             self._retire(self.live)
         self.live = keys
@@ -143,7 +148,7 @@ class Keyring:
     def expire(self, now: float) -> None:
         """Let go of what is too old at ``now``."""
         for digest in [digest for digest, answer in self._answers.items() if answer.expires <= now]:
-            self._forget_answer(digest)
+            self._spend_answer(digest)
         self._drop_previous(lambda previous: previous.dies <= now)
         if self.confirming is not None and self.confirming.dies <= now:
             self.drop_confirming()
@@ -176,6 +181,12 @@ class Keyring:
         self._previous = [keys for keys in self._previous if keys not in dropped]
         for keys in dropped:
             self._drop(keys)
+
+    def _spend_answer(self, digest: bytes) -> None:
+        self._spent[digest] = None
+        if len(self._spent) > MAX_SPENT:
+            self._spent.popitem(last=False)
+        self._forget_answer(digest)
 
     def _forget_answer(self, digest: bytes) -> None:
         keys = self._answers.pop(digest).keys
