@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
@@ -39,9 +39,10 @@ def plain(value: object) -> object:
     raise TypeError(f"no JSON form for {type(value).__name__}")
 
 
-def record(value: DataclassInstance) -> dict[str, object]:
+def record(value: DataclassInstance, leave_out: Collection[str] = ()) -> dict[str, object]:
     """The fields of a dataclass that are present, as a JSON object."""
-    return {field.name: plain(item) for field in fields(value) if (item := getattr(value, field.name)) is not None}
+    names = [field.name for field in fields(value) if field.name not in leave_out]
+    return {name: plain(item) for name in names if (item := getattr(value, name)) is not None}
 
 
 def line(value: Mapping[str, object]) -> str:

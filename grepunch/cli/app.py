@@ -20,6 +20,7 @@ COMMANDS = {
     "status": ("grepunch.cli.status", "status", "What is running, and how it is."),
     "genkey": ("grepunch.cli.keys", "genkey", "Make a private key."),
     "pubkey": ("grepunch.cli.keys", "pubkey", "The public key of a private key."),
+    "user": ("grepunch.cli.users", "user", "Who may dial in by ordinary PPTP."),
     "profile": ("grepunch.cli.profile", "profile", "Write, show and check profiles."),
     "completion": ("grepunch.cli.completion", "completion", "Completion for bash, zsh and fish."),
 }

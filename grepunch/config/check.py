@@ -7,18 +7,19 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import TypeVar
 
 from grepunch.config import rules
+from grepunch.config.check_ordinary import check_ordinary
 from grepunch.config.faults import KeyPath, dotted
-from grepunch.config.rules import Refused, Rule
+from grepunch.config.reading import Findings, read_each, read_value, table_of
+from grepunch.config.rules import Rule
 
 # ours, because every peer without a rendezvous is sent probes for as long as it is away
 MOST_PROBED = 8
 
-Finding = tuple[KeyPath, str]
 ValueT = TypeVar("ValueT", bound=Hashable)
 
 
@@ -42,14 +43,6 @@ class _Peer:
         yield from self.allowed
 
 
-@dataclass(slots=True)
-class Findings:
-    """What the checks found: faults refuse the profile, warnings do not."""
-
-    faults: list[Finding] = field(default_factory=list)
-    warnings: list[Finding] = field(default_factory=list)
-
-
 def check(data: Mapping[str, object]) -> Findings:
     """Check a parsed TOML file, valid or not."""
     found = Findings()
@@ -59,7 +52,8 @@ def check(data: Mapping[str, object]) -> Findings:
     _check_twice(peers, found)
     _check_overlaps(peers, found)
     _check_ways_to_meet(data, peers, found)
-    _check_interface(_table(data, "interface"), peers, found)
+    _check_interface(table_of(data, "interface"), peers, found)
+    check_ordinary(data, found)
     return found
 
 
@@ -68,8 +62,8 @@ def _peers(tables: object) -> Iterator[_Peer]:
         if not isinstance(table, dict):
             continue
         path: KeyPath = ("peer", index)
-        read = {key: _read(table, key, rule) for key, rule in _PEER_RULES.items()}
-        allowed, whole = _read_each(table, "allowed", rules.PREFIX, path)
+        read = {key: read_value(table, key, rule) for key, rule in _PEER_RULES.items()}
+        allowed, whole = read_each(table, "allowed", rules.PREFIX, path)
         at_fault = {key for key, value in read.items() if key in table and value is None}
         if not whole:
             at_fault.add("allowed")
@@ -92,34 +86,6 @@ _PEER_RULES: Mapping[str, Rule] = {
     "address": rules.ADDRESS,
     "last_known_address": rules.EXTERNAL_ADDRESS,
 }
-
-
-def _read(table: Mapping[str, object], key: str, rule: Rule) -> object:
-    try:
-        return rule.read(table[key])
-    except (KeyError, Refused):
-        return None
-
-
-def _read_each(
-    table: Mapping[str, object], key: str, rule: Rule, path: KeyPath
-) -> tuple[list[tuple[KeyPath, object]], bool]:
-    """The readable elements of a list with their paths, and whether all of it was readable."""
-    items = table.get(key, [])
-    if not isinstance(items, list):
-        return [], False
-    values = []
-    for index, item in enumerate(items):
-        try:
-            values.append(((*path, key, index), rule.read(item)))
-        except Refused:
-            continue
-    return values, len(values) == len(items)
-
-
-def _table(data: Mapping[str, object], key: str) -> Mapping[str, object]:
-    value = data.get(key)
-    return value if isinstance(value, dict) else {}
 
 
 def _check_twice(peers: list[_Peer], found: Findings) -> None:
@@ -171,7 +137,7 @@ def _check_ways_to_meet(data: Mapping[str, object], peers: list[_Peer], found: F
             (path, f"at most {MOST_PROBED} peers of a profile may have one: each is probed all the time")
         )
     if "rendezvous" in data:
-        if _table(data, "rendezvous").get("urls") == []:
+        if table_of(data, "rendezvous").get("urls") == []:
             found.faults.append((("rendezvous", "urls"), "at least one URL is needed"))
         return
     for peer in peers:
@@ -180,11 +146,11 @@ def _check_ways_to_meet(data: Mapping[str, object], peers: list[_Peer], found: F
 
 
 def _check_interface(table: Mapping[str, object], peers: list[_Peer], found: Findings) -> None:
-    address = _read(table, "address", rules.INTERFACE_ADDRESS)
+    address = read_value(table, "address", rules.INTERFACE_ADDRESS)
     own = address if isinstance(address, IPv4Interface) else None
     for peer in peers:
         _check_peer_address(peer, own, len(peers), found)
-    routes, _ = _read_each(table, "routes", rules.ROUTE, ("interface",))
+    routes, _ = read_each(table, "routes", rules.ROUTE, ("interface",))
     for path, route in routes:
         if isinstance(route, IPv4Network):
             _check_route(path, route, peers, found)

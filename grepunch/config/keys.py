@@ -52,7 +52,8 @@ def _collect(profile: Profile, *, prompts: bool) -> _Collected:
 
     got = _Collected()
     where: KeyPath = ("identity", "private_key")
-    got.private_key = _fetch(profile, profile.identity.private_key, where, got.faults, prompts=prompts)
+    if profile.identity is not None:
+        got.private_key = _fetch(profile, profile.identity.private_key, where, got.faults, prompts=prompts)
     got.public_key = public_key(got.private_key) if got.private_key is not None else None
     for index, peer in enumerate(profile.peers):
         if peer.public_key == got.public_key:

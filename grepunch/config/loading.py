@@ -100,6 +100,10 @@ def _build(data: dict[str, object], name: str, source: Source) -> Profile:
         peers=document.peer,
         rendezvous=document.rendezvous,
         punch=document.punch,
+        listen=document.listen,
+        server=document.server,
+        auth=document.auth,
+        legacy=document.legacy,
         source=source,
         warnings=tuple(source.fault(where, message) for where, message in checked.warnings),
     )

@@ -11,8 +11,18 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from grepunch.config import rules
+from grepunch.config import ordinary_rules, rules
 from grepunch.config.faults import Fault, KeyPath, dotted
+from grepunch.config.legacy import (
+    PPTP_PORT,
+    STRENGTHS,
+    AuthMethod,
+    Listener,
+    MppeModes,
+    MppePolicy,
+    SessionPolicy,
+    Weakness,
+)
 from grepunch.config.linemap import LineMap
 from grepunch.config.secrets import SecretReference
 from grepunch.ports import Form
@@ -20,6 +30,9 @@ from grepunch.ports import Form
 CONFIG_VERSION = 1
 DEFAULT_KEEPALIVE = 4.0  # seconds; the shortest GRE timers seen on NATs are a little over three times this
 DEFAULT_WINDOW = 30.0  # seconds of punching, before the silence in which poisoned NATs forget
+DEFAULT_SESSIONS = 200
+DEFAULT_SESSIONS_PER_SOURCE = 32  # behind one carrier NAT there may be many clients
+DEFAULT_USERS = Path("/etc/grepunch-pptp/users.toml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +46,19 @@ class Interface:
     routes: tuple[Annotated[IPv4Network, rules.ROUTE], ...] = ()
     """Prefixes routed into the tunnel, each inside what some peer is allowed."""
     mtu: Annotated[int | None, rules.MTU] = None
-    """Inner MTU in octets; "auto" (None here) takes what the path is proven to carry."""
+    """Inner MTU in octets; "auto" (None here) takes what the path is proven to carry, and 1400 for ordinary PPTP."""
+    pool: Annotated[IPv4Network | None, ordinary_rules.POOL] = None
+    """With [listen]: the addresses handed out; without an address above, ours is the first of them."""
+    dns: tuple[Annotated[IPv4Address, rules.ADDRESS], ...] = ()
+    """With [listen]: up to two name servers told to clients."""
+    wins: tuple[Annotated[IPv4Address, rules.ADDRESS], ...] = ()
+    """With [listen]: up to two WINS servers told to clients."""
+    domain: Annotated[str | None, ordinary_rules.DOMAIN] = None
+    """With [listen]: the domain told to clients that ask by DHCPINFORM."""
+    push_routes: tuple[Annotated[IPv4Network, rules.ROUTE], ...] = ()
+    """With [listen]: routes told to clients that ask by DHCPINFORM (options 121 and 249)."""
+    mss_clamp: Annotated[bool, ordinary_rules.FLAG] = True
+    """Ordinary PPTP: keep TCP segments within what the tunnel carries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +110,88 @@ class Punch:
 
 
 @dataclass(frozen=True, slots=True)
+class Listen:
+    """[listen]: an ordinary PPTP server."""
+
+    tcp: tuple[Annotated[Listener, ordinary_rules.LISTENER], ...] = field(
+        default_factory=lambda: (Listener(IPv4Address(0), PPTP_PORT),)
+    )
+    """Where clients connect, as address:port; everywhere on port 1723 where it is left out."""
+    max_sessions: Annotated[int, ordinary_rules.SESSIONS] = DEFAULT_SESSIONS
+    """Sessions at a time."""
+    max_sessions_per_source: Annotated[int, ordinary_rules.SESSIONS] = DEFAULT_SESSIONS_PER_SOURCE
+    """Of these, from one address: several clients behind one NAT share theirs."""
+    idle_timeout: Annotated[float | None, ordinary_rules.LIMIT] = None
+    """Seconds without a packet from the client after which its session ends; 0 for none."""
+    session_timeout: Annotated[float | None, ordinary_rules.LIMIT] = None
+    """Seconds after which a session ends; 0 for none."""
+    interface: Annotated[str | None, rules.INTERFACE_NAME] = None
+    """Name of the clients' device beside the peers' one, in a profile that has [[peer]] too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """[server]: the ordinary PPTP server to dial."""
+
+    host: Annotated[str, ordinary_rules.HOST]
+    """Its name or IPv4 address."""
+    port: Annotated[int, ordinary_rules.PORT] = PPTP_PORT
+    """Its TCP port."""
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """[auth]: who may come, or who we are, in ordinary PPTP."""
+
+    methods: tuple[Annotated[AuthMethod, ordinary_rules.METHOD], ...] = ()
+    """How passwords are proven, the best first; all that [legacy] allows where it is left out."""
+    users: Annotated[Path, rules.PATH] = DEFAULT_USERS
+    """With [listen]: the users, in a file of its own, made by `grepunch-pptp user add`."""
+    session_policy: Annotated[SessionPolicy, ordinary_rules.SESSION_POLICY] = SessionPolicy.REPLACE
+    """With [listen]: whether a user's new session replaces the old one, is denied or allowed."""
+    user: Annotated[str | None, ordinary_rules.USER] = None
+    """With [server]: our name."""
+    password: Annotated[SecretReference | None, rules.SECRET] = None
+    """With [server]: our password, by reference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Legacy:
+    """[legacy]: what of PPTP's own, breakable security may be used. Nothing of it is unless it is named here."""
+
+    allow: tuple[Annotated[Weakness, ordinary_rules.WEAKNESS], ...] = ()
+    """Of mschapv2, chap, pap, mppe128, mppe56, mppe40, stateful, cleartext."""
+    mppe: Annotated[MppePolicy | None, ordinary_rules.MPPE] = None
+    """require, allow or refuse; left out, what the strengths and cleartext in allow amount to."""
+    mppe_mode: Annotated[MppeModes | None, ordinary_rules.MPPE_MODES] = None
+    """stateless, stateful or any; left out, any where stateful is allowed, else stateless."""
+
+    @property
+    def strengths(self) -> tuple[Weakness, ...]:
+        """The strengths of MPPE that are allowed, the strongest first."""
+        return tuple(strength for strength in STRENGTHS if strength in self.allow)
+
+    @property
+    def policy(self) -> MppePolicy:
+        """``mppe``, or what the rest amounts to."""
+        if self.mppe is not None:
+            return self.mppe
+        if not self.strengths:
+            return MppePolicy.REFUSE
+        return MppePolicy.ALLOW if Weakness.CLEARTEXT in self.allow else MppePolicy.REQUIRE
+
+    @property
+    def modes(self) -> MppeModes:
+        """``mppe_mode``, or what the rest amounts to."""
+        return self.mppe_mode or (MppeModes.ANY if Weakness.STATEFUL in self.allow else MppeModes.STATELESS)
+
+    @property
+    def methods(self) -> tuple[AuthMethod, ...]:
+        """The ways of authentication that are allowed, the best first."""
+        return tuple(method for method in AuthMethod if Weakness(method.value) in self.allow)
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """The whole file. Unknown keys are refused at every depth; the strings below the keys become the schema's."""
 
@@ -93,10 +200,14 @@ class Document:
     version: Annotated[int, rules.VERSION]
     """Of this format: 1."""
     interface: Interface
-    identity: Identity
-    peer: tuple[Peer, ...]
+    identity: Identity | None = None
+    peer: tuple[Peer, ...] = ()
     rendezvous: Rendezvous | None = None
     punch: Punch = field(default_factory=Punch)
+    listen: Listen | None = None
+    server: Server | None = None
+    auth: Auth = field(default_factory=Auth)
+    legacy: Legacy = field(default_factory=Legacy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +232,13 @@ class Profile:
 
     name: str
     interface: Interface
-    identity: Identity
-    peers: tuple[Peer, ...]
+    identity: Identity | None = None
+    peers: tuple[Peer, ...] = ()
     rendezvous: Rendezvous | None = None
     punch: Punch = field(default_factory=Punch)
+    listen: Listen | None = None
+    server: Server | None = None
+    auth: Auth = field(default_factory=Auth)
+    legacy: Legacy = field(default_factory=Legacy)
     source: Source = field(default_factory=lambda: Source(None, LineMap({}, 0)), compare=False, repr=False)
     warnings: tuple[Fault, ...] = field(default=(), compare=False, repr=False)

@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Mapping
 
-from grepunch.config.profile import CONFIG_VERSION, Interface, Peer, Profile, Punch, Rendezvous
+from grepunch.config.profile import CONFIG_VERSION, Legacy, Listen, Peer, Profile, Punch, Rendezvous
 from grepunch.config.secrets import describe
 
 Table = dict[str, object]
@@ -16,18 +16,39 @@ def as_document(profile: Profile) -> Table:
     """The document, as :mod:`tomllib` would read it; it loads to an equal profile."""
     document: Table = {
         "version": CONFIG_VERSION,
-        "interface": _interface(profile.interface),
-        "identity": {"private_key": describe(profile.identity.private_key)},
+        "interface": _interface(profile),
     }
+    if profile.identity is not None:
+        document["identity"] = {"private_key": describe(profile.identity.private_key)}
     if profile.rendezvous is not None:
         document["rendezvous"] = _rendezvous(profile.rendezvous)
-    document["peer"] = [_peer(peer) for peer in profile.peers]
-    document["punch"] = _punch(profile.punch)
+    if profile.peers:
+        document["peer"] = [_peer(peer) for peer in profile.peers]
+        document["punch"] = _punch(profile.punch)
+    if profile.listen is not None:
+        document["listen"] = _listen(profile.listen)
+    if profile.server is not None:
+        document["server"] = _present(host=profile.server.host, port=profile.server.port)
+    if profile.listen is not None or profile.server is not None:
+        document["auth"] = _auth(profile)
+        document["legacy"] = _legacy(profile.legacy)
     return document
 
 
-def _interface(interface: Interface) -> Table:
-    return _present(
+def _interface(profile: Profile) -> Table:
+    interface = profile.interface
+    ordinary: Table = {}
+    if profile.listen is not None:
+        ordinary = _present(
+            pool=None if interface.pool is None else str(interface.pool),
+            dns=[str(server) for server in interface.dns],
+            wins=[str(server) for server in interface.wins],
+            domain=interface.domain,
+            push_routes=[str(route) for route in interface.push_routes],
+        )
+    if profile.listen is not None or profile.server is not None:
+        ordinary["mss_clamp"] = interface.mss_clamp
+    return ordinary | _present(
         name=interface.name,
         address=None if interface.address is None else str(interface.address),
         routes=[str(route) for route in interface.routes],
@@ -52,6 +73,34 @@ def _peer(peer: Peer) -> Table:
 
 def _punch(punch: Punch) -> Table:
     return _present(forms=[str(form) for form in punch.forms], keepalive=punch.keepalive, window=punch.window)
+
+
+def _listen(listen: Listen) -> Table:
+    return _present(
+        tcp=[str(listener) for listener in listen.tcp],
+        max_sessions=listen.max_sessions,
+        max_sessions_per_source=listen.max_sessions_per_source,
+        idle_timeout=listen.idle_timeout or 0,
+        session_timeout=listen.session_timeout or 0,
+        interface=listen.interface,
+    )
+
+
+def _auth(profile: Profile) -> Table:
+    auth = profile.auth
+    methods = [str(method) for method in auth.methods or profile.legacy.methods]
+    if profile.server is not None:
+        password = None if auth.password is None else describe(auth.password)
+        return _present(methods=methods, user=auth.user, password=password)
+    return _present(methods=methods, users=str(auth.users), session_policy=str(auth.session_policy))
+
+
+def _legacy(legacy: Legacy) -> Table:
+    return _present(
+        allow=[str(weakness) for weakness in legacy.allow],
+        mppe=str(legacy.policy),
+        mppe_mode=str(legacy.modes),
+    )
 
 
 def _present(**values: object) -> Table:

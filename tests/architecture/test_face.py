@@ -80,5 +80,6 @@ def test_the_unit_points_to_its_credential() -> None:
     text = (ROOT / "configs" / "grepunch-pptp@.service").read_text()
     (override,) = set(re.findall(r"--set '([^']*)'", text))
     profile = load(str(ROOT / "configs" / "serve-punched-peers.toml"), [override])
+    assert profile.identity is not None
     assert profile.identity.private_key == SecretCredential("me.key")
     assert "LoadCredential=me.key:" in text

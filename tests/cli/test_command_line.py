@@ -82,6 +82,7 @@ def test_dial_an_address(endpoint: FakeEndpoint, tmp_path: Path) -> None:
     assert options.retry == 2
     assert profile.name == "dial-203.0.113.9"
     assert profile.interface.address == IPv4Interface("10.0.0.2/24")
+    assert profile.identity is not None
     assert profile.identity.private_key == SecretFile(Path(identity))
     assert profile.peers[0].last_known_address == IPv4Address("203.0.113.9")
     assert profile.peers[0].public_key == bytes([1]) * 32

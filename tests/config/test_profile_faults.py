@@ -84,7 +84,9 @@ def test_without_a_rendezvous_each_peer_needs_an_address_to_punch_at() -> None:
 def test_empty_lists_are_refused() -> None:
     head = WHOLE[: WHOLE.index("[[peer]]")]
     assert faults("peer = []\n" + head) == ["office.toml:1: peer: at least one [[peer]] is needed"]
-    assert faults(head) == ["office.toml:1: peer: is missing"]
+    assert faults(head) == [
+        "office.toml:1: peer: nothing to do: a [[peer]], a [listen] or a [server] section is needed"
+    ]
     assert faults(changed('urls = ["wss://meet.example.org", "ws://127.0.0.1:8787"]', "urls = []")) == [
         "office.toml:10: rendezvous.urls: at least one URL is needed"
     ]

@@ -6,6 +6,7 @@ import random
 import re
 
 from grepunch.config import ProfileInvalid
+from tests.config.ordinary_profiles import BOTH, CLIENT, SERVER
 from tests.config.profiles import WHOLE, read
 
 MUTATIONS = 10_000
@@ -16,14 +17,14 @@ ATOMS = [
     "[", "]", "[[", "]]", "{", "}", "=", ".", ",", '"', "'", '"""', "'''", "\\", "#", "\n", "\r\n", "\0", "\x1b[2J",
     "0", "-1", "1e999", "nan", "inf", "0x7fffffffffffffffffffffff", "1979-05-27", "07:32:00", "true", "[]", "{}",
     '""', '"0.0.0.0/0"', '"255.255.255.255"', '"::1"', '"wss://["', '"wss://h:99999"', '"\\ud800"', '"\\uFFFF"',
-    "é", "\ufeff", "version", "peer", "[[peer]]", "[peer]", "[interface]", "name", "\n[[peer.x]]\n", "{ file = 1 }",
+    "é", "\ufeff", "[listen]", "[server]", "[legacy]", "pool", "version", "peer", "[[peer]]", "[peer]", "[interface]", "name", "\n[[peer.x]]\n", "{ file = 1 }",
     '{ prompt = true }', '{ env = "" }', '{ file = "\\u0000" }', "9" * 4000, "[" * 1200, "a." * 500,
 ]  # fmt: skip
 
 
 def mutate(rng: random.Random) -> bytes:
-    """One to four changes to the whole profile: by octets, by tokens, by lines."""
-    content = WHOLE.encode()
+    """One to four changes to a whole profile: by octets, by tokens, by lines."""
+    content = rng.choice((WHOLE, WHOLE, SERVER, CLIENT, BOTH)).encode()
     for _ in range(rng.randrange(1, 5)):
         at = rng.randrange(len(content) + 1)
         lines = content.split(b"\n")

@@ -26,6 +26,7 @@ def test_every_value_arrives() -> None:
     assert profile.interface.address == IPv4Interface("10.66.0.1/24")
     assert profile.interface.routes == (IPv4Network("192.168.50.0/24"), IPv4Network("192.168.51.0/24"))
     assert profile.interface.mtu == 1300
+    assert profile.identity is not None
     assert profile.identity.private_key == SecretFile(Path("me.key"))
     assert profile.rendezvous is not None
     assert profile.rendezvous.urls == ("wss://meet.example.org", "ws://127.0.0.1:8787")
@@ -124,11 +125,14 @@ def test_overrides_replace_and_add() -> None:
 def test_the_schema_describes_every_key() -> None:
     schema = json_schema()
     assert json.loads(json.dumps(schema)) == schema
-    assert schema["required"] == ["version", "interface", "identity", "peer"]
+    assert schema["required"] == ["version", "interface"]
     assert schema["additionalProperties"] is False
     tables = schema["$defs"]
     assert isinstance(tables, dict)
-    assert set(tables) == {"Interface", "Identity", "Rendezvous", "Peer", "Punch"}
+    assert set(tables) == {
+        *("Interface", "Identity", "Rendezvous", "Peer", "Punch"),
+        *("Listen", "Server", "Auth", "Legacy"),
+    }
     for table in tables.values():
         assert table["additionalProperties"] is False
         assert all("description" in key for key in table["properties"].values())
