@@ -17,7 +17,8 @@ ATOMS = [
     "[", "]", "[[", "]]", "{", "}", "=", ".", ",", '"', "'", '"""', "'''", "\\", "#", "\n", "\r\n", "\0", "\x1b[2J",
     "0", "-1", "1e999", "nan", "inf", "0x7fffffffffffffffffffffff", "1979-05-27", "07:32:00", "true", "[]", "{}",
     '""', '"0.0.0.0/0"', '"255.255.255.255"', '"::1"', '"wss://["', '"wss://h:99999"', '"\\ud800"', '"\\uFFFF"',
-    "é", "\ufeff", "[listen]", "[server]", "[legacy]", "pool", "version", "peer", "[[peer]]", "[peer]", "[interface]", "name", "\n[[peer.x]]\n", "{ file = 1 }",
+    "é", "\ufeff", "[listen]", "[server]", "[legacy]", "pool",
+    "version", "peer", "[[peer]]", "[peer]", "[interface]", "name", "\n[[peer.x]]\n", "{ file = 1 }",
     '{ prompt = true }', '{ env = "" }', '{ file = "\\u0000" }', "9" * 4000, "[" * 1200, "a." * 500,
 ]  # fmt: skip
 
