@@ -23,6 +23,8 @@ from pptp.wire.vendor import VENDOR_HEADER_SIZE, VENDOR_NETWORK_PROTOCOL, Sealed
 CHALLENGE_SIZE = 8
 # ours: one challenge a second to a new source, so that nobody can be flooded by us
 CHALLENGE_INTERVAL = 1.0
+# ours: each change of form measures the path anew, and a peer changes it once
+FOLLOW_INTERVAL = 1.0
 # ours: how often the round trip is measured, for people to see; the first time when the start's work is done
 FIRST_MEASURE = 1.0
 MEASURE_INTERVAL = 15.0
@@ -95,6 +97,7 @@ class Hole:
         self._entropy = entropy
         self._check: _Challenge | None = None
         self._move: _Challenge | None = None
+        self._followed_at = float("-inf")
         self._measure_at: float | None = None
         self._out: list[SealedOut] = []
         self._events: list[HoleEvent] = []
@@ -166,6 +169,9 @@ class Hole:
             if not (follow and source[0] == self.place[0]):
                 self._challenge(source, now, current)
                 return
+            if not current or now - self._followed_at < FOLLOW_INTERVAL:
+                return  # GRE's header is not authentic: whoever rewrites it must not have us begin anew all the time
+            self._followed_at = now
             self.use(source, now)
         self.path.received(now)
         if not self.heard:

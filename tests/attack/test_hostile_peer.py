@@ -131,3 +131,19 @@ def test_a_peer_cannot_hold_a_round_back() -> None:
     deadline = siege.machine.deadline()
     assert deadline is not None
     assert deadline - siege.now <= 6.0
+
+
+# -- who stands between ------------------------------------------------------------------------------------------------
+
+
+def test_frames_that_change_their_form_all_the_time_are_followed_once_a_second() -> None:
+    siege = in_the_hole()
+    told, began = len(siege.events), siege.now
+    for number in range(100):  # as whoever rewrites the GRE header, which nothing authenticates, can have it
+        siege.run(0.02)
+        siege.say(EMPTY_PROTOCOL, b"", (THERE, Form.V1 if number % 2 else Form.V0))
+    changes = sum(isinstance(event, InnerMtu) for event in siege.events[told:])
+    assert changes <= 4 * (siege.now - began), "each change announces an MTU and measures the path anew"
+    siege.run(1.0)
+    siege.say(EMPTY_PROTOCOL, b"", (THERE, Form.V0))
+    assert siege.machine.hole == (THERE, Form.V0), "a change that stays is followed"
