@@ -11,7 +11,7 @@ keys that expired unrenewed, or when the same peer begins a newer one; silence a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from ipaddress import IPv4Address
 
@@ -297,12 +297,9 @@ class PeerMachine:
         return report.summaries() if report is not None else ()
 
     @property
-    def pair_drops(self) -> Counter[Drop]:
-        """What the key exchange and the pairs in use have dropped, by cause."""
-        total = Counter(self._exchange.drops)
-        for pair in self._exchange.pairs.values():
-            total.update(pair.drops)
-        return total
+    def pair_drops(self) -> Mapping[Drop, int]:
+        """What the key exchange and its pairs have dropped, by cause."""
+        return self._exchange.drops
 
     # -- sealed frames --------------------------------------------------------------------------------------------
 

@@ -177,8 +177,11 @@ class KeyExchange:
 
     @property
     def drops(self) -> Mapping[Drop, int]:
-        """How many handshake datagrams were dropped, by cause."""
-        return self._drops
+        """How many handshake datagrams were dropped, and frames under any pair there ever was, by cause."""
+        total = Counter(self._drops)
+        for pair in self._keyring.pairs.values():
+            total.update(pair.drops)
+        return total
 
     # -- commands ---------------------------------------------------------------------------------------------
 
@@ -445,6 +448,7 @@ class KeyExchange:
             self.initiate(now)
 
     def _keys_dropped(self, keys: Keys) -> None:
+        self._drops.update(keys.pair.drops)
         self._release_index(keys.pair.local_index)
         self._events.append(KeysDropped(keys.pair.local_index))
 

@@ -22,6 +22,7 @@ from grepunch.secure.events import (
     KeysLive,
     KeysReady,
 )
+from pptp.errors import Drop, DropError
 from pptp.wire.sealed import is_sealed
 from tests.secure.exchange_world import Link, World, connected, initiations
 
@@ -102,6 +103,18 @@ def test_nothing_is_lost_over_many_renewals() -> None:
         assert not host.of(ExchangeFailed), f"seed {seed}"
         assert len(host.exchange.pairs) <= 1 + 3 + MAX_PENDING
     assert world.agree(), f"seed {seed}"
+
+
+def test_what_was_dropped_under_keys_stays_counted_when_they_are_gone() -> None:
+    world = connected(15, initiator="a")
+    pair = world.b.exchange.live
+    assert pair is not None
+    with pytest.raises(DropError):
+        pair.open(b"\x00\x53" + pair.local_index.to_bytes(4, "big") + (1000).to_bytes(8, "big") + bytes(40))
+    for _ in range(5):
+        world.run_for(REKEY_INITIATOR)
+        assert world.b.exchange.drops[Drop.BAD_TAG] == 1
+    assert pair.local_index not in world.b.exchange.pairs
 
 
 @pytest.mark.parametrize("seed", range(8))
