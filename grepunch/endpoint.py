@@ -21,6 +21,7 @@ from grepunch.config import Keys, Profile, Rendezvous, read_keys
 from grepunch.config import Peer as PeerProfile
 from grepunch.control_socket import remove_leftover, serve_status
 from grepunch.datapump import DataPump, PeerTraffic
+from grepunch.destinations import Destinations
 from grepunch.dialing import Dialing
 from grepunch.interface import TunnelInterface
 from grepunch.io.clock import entropy, now
@@ -109,6 +110,7 @@ class Endpoint:
         self._recording = Recording(options.capture, profile.interface.address)
         self._addresses: AddressTable[PeerTraffic] = AddressTable()
         self._indices: dict[int, PeerTraffic] = {}
+        self._destinations = Destinations()
         self._armed: dict[str, tuple[float, asyncio.TimerHandle]] = {}
         self._secrets = {peer.name: shared_secret(keys.private_key, peer.public_key) for peer in profile.peers}
         self._peers = {peer.name: self._make_peer(peer) for peer in profile.peers}
@@ -176,6 +178,7 @@ class Endpoint:
                 Identity(self._keys.private_key, self._keys.public_key),
                 {traffic.machine.config.public_key: traffic for traffic in self._peers.values()},
                 by_index=self._indices.get,
+                peers_at=self._destinations.peers_at,
                 settled=self._flush,
                 answer=self._answer,
                 entropy=entropy,
@@ -311,7 +314,7 @@ class Endpoint:
     def _gre_readable(self) -> None:
         self._pump.gre_readable()
         for news in self._gre.news():
-            for traffic in self._peers.values():
+            for traffic in self._destinations.peers_at(news.destination):
                 traffic.machine.receive_news(news, now())
                 self._flush(traffic)
 
@@ -340,6 +343,7 @@ class Endpoint:
                 if self._meetings is not None:
                     self._meetings.send(traffic.name, item.blob)
             else:
+                self._destinations.sent(item.destination, traffic)
                 self._gre.send(item)
         for event in machine.events():
             try:

@@ -251,6 +251,10 @@ class Traversal:
         self._drain_puncher(now)
         return authentic
 
+    def aims_at(self, address: IPv4Address) -> bool:
+        """Whether the current round probes this address."""
+        return self._round is not None and any(target.address == address for target in self._round.targets)
+
     def receive_news(self, news: PathNews, now: float) -> None:
         """What ICMP said about a probe."""
         if self._round is not None and self._round.puncher is not None:

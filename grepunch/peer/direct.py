@@ -94,6 +94,10 @@ class DirectPunch:
         self._puncher.receive_news(news, now)
         self._follow(now)
 
+    def aims_at(self, address: IPv4Address) -> bool:
+        """Whether our probes go there."""
+        return self.target.address == address
+
     def has_proven(self, address: IPv4Address) -> bool:
         """Whether the peer has answered from this address in this attempt."""
         return any(proven.address == address for proven in self._proven)

@@ -132,6 +132,10 @@ class Hole:
         """Whether the hole is there and nothing speaks against it."""
         return self.place is not None and self.path.state is PathState.ALIVE
 
+    def aims_at(self, address: IPv4Address) -> bool:
+        """Whether what we send goes there."""
+        return self.place is not None and self.place[0] == address
+
     def use(self, place: Place, now: float) -> None:
         """Take this path. The empty frame tells the peer at once, and is the first sealed frame in the hole."""
         self.place = place

@@ -272,6 +272,10 @@ class PeerMachine:
         """Whether a frame under ``pair`` from the hole tells nothing new about keys or path."""
         return pair is self._exchange.live and self._hole.heard
 
+    def sends_to(self, address: IPv4Address) -> bool:
+        """Whether packets of ours go there: news from the network and probes are not this peer's unless they do."""
+        return any(part is not None and part.aims_at(address) for part in (self._hole, self._direct, self._session))
+
     def trusts(self, address: IPv4Address) -> bool:
         """Whether the peer has proven that it receives at ``address``: only there a handshake is answered."""
         place = self._hole.place

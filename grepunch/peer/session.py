@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 
 from grepunch.ports import GreSend
 from grepunch.signalling.arq import Arq, ArqFailed, Delivered
@@ -98,6 +99,10 @@ class SealedSession:
     def idle(self) -> bool:
         """Whether the peer has acknowledged everything we said."""
         return self._arq.idle
+
+    def aims_at(self, address: IPv4Address) -> bool:
+        """Whether our probes go there."""
+        return self.traversal.aims_at(address)
 
     # -- what arrives -----------------------------------------------------------------------------------------
 

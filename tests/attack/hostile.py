@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Interface
 
 from grepunch.peer import MailboxSend, PeerConfig, PeerContext, PeerMachine
@@ -62,6 +62,32 @@ def make_exchange(identity: Identity, peer_public_key: bytes, rng: random.Random
     )
 
 
+def make_context(
+    identity: Identity,
+    config: PeerConfig,
+    rng: random.Random,
+    *,
+    local: IPv4Address | None = INSIDE_HERE,
+    remote: IPv4Address | None = INSIDE_THERE,
+) -> PeerContext:
+    """What the victim's machine for one peer is made from."""
+    return PeerContext(
+        config,
+        own_public_key=identity.public_key,
+        static_secret=shared_secret(identity.private_key, config.public_key),
+        new_session=session_factory(
+            dials=config.dialing,
+            local=local,
+            remote=remote,
+            own_public_key=identity.public_key,
+            entropy=rng.randbytes,
+        ),
+        clock=lambda: None,
+        interfaces=list,
+        entropy=rng.randbytes,
+    )
+
+
 @dataclass
 class Siege:
     """One victim and one attacker who is its configured peer. ``lower``: the attacker has the lower public key."""
@@ -90,21 +116,9 @@ class Siege:
         self.machine.mailbox_up(1, self.now)
 
     def _context(self) -> PeerContext:
-        return PeerContext(
-            PeerConfig("attacker", self.attacker.public_key, dialing=False, uses_rendezvous=True),
-            own_public_key=self.victim.public_key,
-            static_secret=shared_secret(self.victim.private_key, self.attacker.public_key),
-            new_session=session_factory(
-                dials=False,
-                local=self.local,
-                remote=self.remote,
-                own_public_key=self.victim.public_key,
-                entropy=self.rng.randbytes,
-            ),
-            clock=lambda: self.clock,
-            interfaces=self._interfaces,
-            entropy=self.rng.randbytes,
-        )
+        config = PeerConfig("attacker", self.attacker.public_key, dialing=False, uses_rendezvous=True)
+        context = make_context(self.victim, config, self.rng, local=self.local, remote=self.remote)
+        return replace(context, clock=lambda: self.clock, interfaces=self._interfaces)
 
     def _interfaces(self) -> list[IPv4Interface]:
         self.interface_calls += 1
