@@ -40,9 +40,9 @@ class HandshakeDesk:
         entropy: Callable[[int], bytes],
         now: Callable[[], float],
     ) -> None:
-        """``peers`` by public key; ``by_index`` finds the peer that a local index was given to, ``peers_at`` those whose
-        packets go to an address; ``settled`` is told whose machine may have something to send; ``answer`` sends a PPP
-        frame back where a frame came from."""
+        """``peers`` by public key; ``by_index`` finds the peer that a local index was given to, and ``peers_at`` those
+        whose packets go to an address; ``settled`` is told whose machine may have something to send; ``answer`` sends
+        a PPP frame back where a frame came from."""
         self._identity = identity
         self._peers = peers
         self._by_index = by_index

@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from grepunch.admission import HandshakeDesk
 from grepunch.datapump import DataPump, PeerTraffic
+from grepunch.destinations import Destinations
 from grepunch.peer import MailboxSend, PathUp, PeerConfig, PeerContext, PeerEvent, PeerMachine, PeerState, StateChanged
 from grepunch.ports import Form, GreFrame, GreSend, PathNews
 from grepunch.punch.path import PathState
@@ -137,6 +138,7 @@ class Host:
     def start_process(self) -> None:
         """A new process with the same identity: everything of an earlier one is forgotten."""
         self.indices: dict[int, PeerTraffic] = {}
+        self.destinations = Destinations()
         random = self.world.random
         exchange = KeyExchange(
             identity=self.identity,
@@ -161,6 +163,7 @@ class Host:
             self.identity,
             {self.peer_identity.public_key: self.traffic},
             by_index=self.indices.get,
+            peers_at=self.destinations.peers_at,
             settled=lambda _: None,
             answer=lambda frame, ppp: self.world.send_gre(self, GreSend(frame.source, frame.form, ppp)),
             entropy=random.randbytes,
@@ -431,7 +434,8 @@ class World(simnat.World):
     def _news(self, side: simnat.Side, news: PathNews) -> None:
         host = self.hosts[side.name]
         if host.running and not host.asleep:
-            host.machine.receive_news(news, host.now)
+            for traffic in host.destinations.peers_at(news.destination):
+                traffic.machine.receive_news(news, host.now)
             self.settle(host)
 
     def flush_nats(self, *names: str) -> None:
@@ -505,6 +509,7 @@ class World(simnat.World):
             if isinstance(item, MailboxSend):
                 self._send_blob(host, item.blob)
             else:
+                host.destinations.sent(item.destination, host.traffic)
                 self.send_gre(host, item)
         host.log += [(self.now, event) for event in host.machine.events()]
         self._check(host)
