@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import IPv4Address
 
+from grepunch.lab.impairment import Impairment
+
 TABLE = "nat_box"  # the nft table that holds a class' rules; a test's own rules go into tables of their own
 # ours, because no class of the models forgets a pair sooner than netfilter's own replied GRE flow (180 s)
 _PAIR_TIMEOUT = "180s"
@@ -27,16 +29,26 @@ class Hook(StrEnum):
     PREROUTING = "type filter hook prerouting priority filter"
     INPUT = "type filter hook input priority filter"
     FORWARD = "type filter hook forward priority filter"
+    OUTPUT = "type filter hook output priority filter"
     POSTROUTING = "type nat hook postrouting priority srcnat"
     REWRITE = "type filter hook postrouting priority srcnat"
+
+
+@dataclass(frozen=True, slots=True)
+class GreTimers:
+    """How many seconds a NAT remembers a GRE flow: before the first answer, and after it (Linux has 30 and 180)."""
+
+    unreplied: int = 30
+    replied: int = 180
 
 
 @dataclass(frozen=True, slots=True)
 class NatClass:
     """One class of NAT or firewall: its name, what it stands for, and its rules chain by chain.
 
-    Rules may use ``$EXTERNAL``, the box' address on its ``wan`` side. ``translates`` says whether hosts behind it
-    have private addresses.
+    Rules may use ``$EXTERNAL``, the box' address on its ``wan`` side, and where ``pooled`` also ``$SECOND``, another
+    one. ``translates`` says whether hosts behind it have private addresses. Where set, ``gre_timers`` are its memory
+    of GRE, ``mtu`` is what the link outside it carries, saying so to nobody, and ``line`` what else that link does.
     """
 
     name: str
@@ -44,6 +56,10 @@ class NatClass:
     rules: Mapping[Hook, tuple[str, ...]]
     declarations: tuple[str, ...] = ()
     translates: bool = True
+    pooled: bool = False
+    gre_timers: GreTimers | None = None
+    mtu: int | None = None
+    line: Impairment | None = None
 
     def ruleset(self, external: IPv4Address) -> str:
         """The input of ``nft -f -`` that replaces this box' rules, forgetting what its maps had learned."""
@@ -55,16 +71,14 @@ class NatClass:
         )
         body = "".join(f"{declaration}\n" for declaration in self.declarations) + "".join(chains)
         return (
-            f"define EXTERNAL = {external}\ntable ip {TABLE}\ndelete table ip {TABLE}\ntable ip {TABLE} {{\n{body}}}\n"
+            f"define EXTERNAL = {external}\ndefine SECOND = {self.second(external)}\n"
+            f"table ip {TABLE}\ndelete table ip {TABLE}\ntable ip {TABLE} {{\n{body}}}\n"
         )
 
-
-@dataclass(frozen=True, slots=True)
-class GreTimers:
-    """How many seconds a NAT remembers a GRE flow: before the first answer, and after it (Linux has 30 and 180)."""
-
-    unreplied: int = 30
-    replied: int = 180
+    @staticmethod
+    def second(external: IPv4Address) -> IPv4Address:
+        """The other address of a pool whose first is ``external``."""
+        return external + 1
 
 
 def _with(base: NatClass, name: str, summary: str, hook: Hook, rule: str, *declarations: str) -> NatClass:
@@ -164,6 +178,40 @@ G7K = _with(
     Hook.FORWARD,
     "ip protocol gre @th,13,3 1 @th,48,16 != 0 drop",
 )
+G9 = replace(
+    _with(
+        G2,
+        "G9",
+        "a pool of addresses: GRE leaves from another one than TCP and UDP",
+        Hook.POSTROUTING,
+        'oifname "wan" ip protocol gre snat to $SECOND',
+    ),
+    pooled=True,
+)
+G12 = replace(G2, name="G12", summary="netfilter with short memory for GRE", gre_timers=GreTimers(5, 30))
+# TCP is told, as every such box does it, or nothing at all would work behind it; GRE has to find out.
+G16 = replace(
+    _with(
+        _with(
+            G2,
+            "G16",
+            "the link outside carries 1400 octets and nobody says so",
+            Hook.FORWARD,
+            "tcp flags syn / syn,rst tcp option maxseg size set 1360",
+        ),
+        "G16",
+        "the link outside carries 1400 octets and nobody says so",
+        Hook.OUTPUT,
+        "icmp type destination-unreachable icmp code frag-needed drop",
+    ),
+    mtu=1400,
+)
+G18 = replace(
+    G2,
+    name="G18",
+    summary="netfilter behind a bad line: loss, duplication, reordering, corruption, delay and jitter",
+    line=Impairment(loss=0.05, duplication=0.02, reorder=0.10, corruption=0.01, delay=0.020, jitter=0.005),
+)
 G13 = NatClass(
     "G13",
     "netfilter whose own input takes strays: the peer's early packet can occupy the slot ours needs",
@@ -171,7 +219,7 @@ G13 = NatClass(
 )
 
 _CLASSES: Mapping[str, NatClass] = {
-    nat.name: nat for nat in (G0, G1, G1L, G2, G2S, G3, G4, G4R, G5, G6, G7V0, G7V1, G7K, G13)
+    nat.name: nat for nat in (G0, G1, G1L, G2, G2S, G3, G4, G4R, G5, G6, G7V0, G7V1, G7K, G9, G12, G13, G16, G18)
 }
 _CHAINS: Mapping[str, tuple[NatClass, ...]] = {"G15": (G2S, G2)}  # double NAT: the home's own, then the carrier's
 

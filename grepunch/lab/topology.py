@@ -4,18 +4,21 @@
 
     a ── a.nat1 [── a.nat2] ──┐              ┌── [b.nat2 ──] b.nat1 ── b
     a2 ──┘                    └──── wan ─────┘
-                                     │
-                                    meet
+                               │     │
+    c ── c.nat1 [── c.nat2] ───┘    meet
 
 ``wan`` is a router, not a bridge: it takes one off the TTL, answers Time-Exceeded without a rate limit, and, like a
 provider, lets nobody use a source address that is not his (strict reverse-path filter). ``a.nat1`` is the box nearest
-to the hosts. All external addresses are from prefixes reserved for documentation.
+to the hosts. A third side is there for hosts to move to. A side with a bad line has a node ``a.line`` before the router
+(see :mod:`grepunch.lab.impairment`). All external addresses are from prefixes reserved for documentation and tests.
 
 To be used inside :func:`grepunch.lab.sandbox.run`; outside it would need root and change the machine.
 """
 
 from __future__ import annotations
 
+import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -25,9 +28,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from grepunch.lab.impairment import READY, Impairment
 from grepunch.lab.namespaces import LOGS
 from grepunch.lab.nat import GreTimers, NatClass, chain
-from grepunch.lab.node import LabError, Node, explain_nft
+from grepunch.lab.node import LabError, Node, Program, explain_nft
+from grepunch.lab.offload import turn_off_offloads
 from grepunch.lab.requirements import program
 
 MEET_NETWORK = IPv4Network("192.0.2.0/24")
@@ -35,6 +40,13 @@ MEET_ADDRESSES = (IPv4Address("192.0.2.10"), IPv4Address("192.0.2.11"))
 MAX_BOXES = 2
 _BOX = 10  # host number of a box on its outer network; its gateway there is number 1
 _FIRST_HOST = 100  # host number of the first host on a LAN
+_VISITOR = 30  # how far after the first host's number is that of a host that moves there
+_LINE_SEED = 4  # of what a bad line does; any will do
+# A link that is narrow in silence: the router before it says nothing either.
+_SILENT_ROUTER = (
+    "table ip silent { chain output { type filter hook output priority filter; "
+    "icmp type destination-unreachable icmp code frag-needed drop; }; }"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +69,33 @@ _PREFIXES: Mapping[str, _Prefixes] = {
         (IPv4Network("203.0.113.128/26"), IPv4Network("203.0.113.192/26")),
         (IPv4Network("10.1.1.0/24"), IPv4Network("100.64.2.0/24")),
     ),
+    "c": _Prefixes(
+        IPv4Network("198.18.0.0/25"),
+        (IPv4Network("198.18.0.128/26"), IPv4Network("198.18.0.192/26")),
+        (IPv4Network("172.16.1.0/24"), IPv4Network("100.64.3.0/24")),
+    ),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class SidePlan:
-    """What one side is made of: its boxes from the hosts outwards, how many hosts, and the boxes' GRE timers."""
+    """What one side is made of: its boxes from the hosts outwards, how many hosts, the boxes' GRE timers, its line.
+
+    Timers and line replace those of the classes, where they have any.
+    """
 
     boxes: tuple[NatClass, ...]
     hosts: int = 1
     gre_timers: GreTimers | None = None
+    line: Impairment | None = None
 
     @classmethod
-    def of(cls, text: str, *, hosts: int = 1, gre_timers: GreTimers | None = None) -> Self:
+    def of(
+        cls, text: str, *, hosts: int = 1, gre_timers: GreTimers | None = None, line: Impairment | None = None
+    ) -> Self:
         """A plan from the text that :func:`grepunch.lab.nat.chain` reads (``"G2"``, ``"G15"``, ``"G2S+G5"``)."""
-        return cls(chain(text), hosts, gre_timers)
+        boxes = chain(text)
+        return cls(boxes, hosts, gre_timers, line or next((box.line for box in boxes if box.line), None))
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.boxes) <= MAX_BOXES:
@@ -102,6 +126,43 @@ class Box:
 
 
 @dataclass(slots=True)
+class BadLine:
+    """The bad line of a side, between its outermost box and the router."""
+
+    node: Node
+    settings: Path
+    impairment: Impairment
+    program: Program | None = None
+    _changes: int = 1
+
+    def start(self) -> None:
+        """Carry packets from now on."""
+        self.impairment.write(self.settings)
+        self.program = self.node.start_python(
+            "grepunch.lab.impairment", "box", "wan", str(self.settings), str(_LINE_SEED)
+        )
+        self.program.wait_for(READY, 10.0)
+
+    def become(self, impairment: Impairment) -> None:
+        """Be another one from now on."""
+        if self.program is None:
+            raise LabError(f"{self.node.name} carries nothing yet")
+        self.impairment = impairment
+        impairment.write(self.settings)
+        self._changes += 1
+        self.program.process.send_signal(signal.SIGHUP)
+        self.program.wait_for(f"{READY} {self._changes}$", 10.0)
+
+    def end(self) -> list[dict[str, int]]:
+        """Carry no more; the counters of both directions, outwards first."""
+        if self.program is None:
+            raise LabError(f"{self.node.name} carries nothing yet")
+        self.program.stop()
+        counters: list[dict[str, int]] = json.loads(self.program.stdout.splitlines()[-1])
+        return counters
+
+
+@dataclass(slots=True)
 class Side:
     """A side that has been built. ``hosts`` and ``addresses`` go together; ``boxes`` from the hosts outwards."""
 
@@ -110,6 +171,7 @@ class Side:
     hosts: list[Node]
     addresses: list[IPv4Address]
     boxes: list[Box]
+    line: BadLine | None = None
 
     @property
     def host(self) -> Node:
@@ -147,12 +209,20 @@ class _Wiring:
 class Lab:
     """Two sides (or one) and what is between them, from the ``with`` statement's start to its end.
 
-    ``a`` and ``b`` are plans or their texts; without ``b`` there is one side, for hosts behind the same NAT.
-    ``wan`` has one interface per side, named like it, and ``meet``. Files go to a numbered folder of ``logs``.
+    ``a`` and ``b`` are plans or their texts; without ``b`` there is one side, for hosts behind the same NAT. ``c`` is
+    for hosts to move to. ``wan`` has one interface per side, named like it, and ``meet``. Files go to a numbered folder
+    of ``logs``.
     """
 
-    def __init__(self, a: SidePlan | str, b: SidePlan | str | None = None, *, logs: Path = LOGS) -> None:
-        plans = {"a": a, "b": b}
+    def __init__(
+        self,
+        a: SidePlan | str,
+        b: SidePlan | str | None = None,
+        *,
+        c: SidePlan | str | None = None,
+        logs: Path = LOGS,
+    ) -> None:
+        plans = {"a": a, "b": b, "c": c}
         self._nodes: list[Node] = []
         self._wiring = _Wiring()
         self.directory = logs / str(1 + sum(1 for path in logs.iterdir() if path.name.isdigit()))
@@ -196,13 +266,31 @@ class Lab:
         if not box.nat.translates or address not in box.outside or address == box.gateway:
             raise ValueError(f"{address} cannot be the external address of side {side}")
         length = box.outside.prefixlen
-        batch = (
-            f"address del {box.address}/{length} dev wan\naddress add {address}/{length} dev wan\n"
-            f"route replace default via {box.gateway}\n"
-        )
+        batch = f"address del {box.address}/{length} dev wan\naddress add {address}/{length} dev wan\n"
+        if box.nat.pooled:
+            old, new = box.nat.second(box.address), box.nat.second(address)
+            batch += f"address del {old}/{length} dev wan\naddress add {new}/{length} dev wan\n"
+        batch += f"route replace default via {box.gateway}\n"
         box.node.run(program("ip"), "-batch", "-", stdin=batch)
         box.address = address
         box.reboot()
+
+    def move(self, host: Node, side: str) -> IPv4Address:
+        """Take a host to the LAN of another side, as a laptop from one network to the next; its address there.
+
+        Its interface there is ``eth1``, and ``eth0`` is down. It has its new way out a moment before the old one goes.
+        """
+        box = self.sides[side].boxes[0]
+        address = box.inside[_host_number(box.inside) + _VISITOR]
+        gateway, length = box.inside[1], box.inside.prefixlen
+        self._ip_batch([f"link add name visitor netns {box.node.name} type veth peer name eth1 netns {host.name}"])
+        box.node.ip("link", "set", "dev", "visitor", "master", "lan", "up")
+        batch = (
+            f"link set dev eth1 up\naddress add {address}/{length} dev eth1\n"
+            f"route replace default via {gateway} dev eth1\nlink set dev eth0 down\n"
+        )
+        host.run(program("ip"), "-batch", "-", stdin=batch)
+        return address
 
     def set_link_mtu(self, node: Node, interface: str, mtu: int) -> None:
         """Set the MTU of both ends of the link that ``interface`` of ``node`` is one end of."""
@@ -226,6 +314,11 @@ class Lab:
         reach: list[tuple[str, IPv4Address]] = []  # who needs a route to what a box does not hide, and by which hop
         outside, upstream, public = prefixes.external, (self.wan.name, name), True
         wiring.add(self.wan.name, f"address add {outside[1]}/{outside.prefixlen} dev {name}")
+        line = None
+        if plan.line is not None:
+            line = BadLine(self._node(f"{name}.line"), self.directory / f"{name}.line.json", plan.line)
+            wiring.link(upstream, (line.node.name, "wan"))
+            upstream = (line.node.name, "box")
         for position in reversed(range(len(plan.boxes))):
             nat = plan.boxes[position]
             public = public and not nat.translates
@@ -240,11 +333,17 @@ class Lab:
                 "link set dev lan up",
                 f"address add {inside[1]}/{inside.prefixlen} dev lan",
             )
-            reach.append((upstream[0], box.address))
+            if nat.pooled:
+                wiring.add(box.node.name, f"address add {nat.second(box.address)}/{outside.prefixlen} dev wan")
+            if nat.mtu is not None:
+                for node, interface in (upstream, (box.node.name, "wan")):
+                    wiring.add(node, f"link set dev {interface} mtu {nat.mtu}")
+            hop = self.wan.name if line is not None and upstream[0] == line.node.name else upstream[0]
+            reach.append((hop, box.address))
             if nat.translates:
                 reach = []
-            for node, hop in reach:
-                wiring.add(node, f"route add {inside} via {hop}")
+            for node, via in reach:
+                wiring.add(node, f"route add {inside} via {via}")
             boxes.insert(0, box)
             outside, upstream = inside, (box.node.name, "port1")
         hosts = [self._node(name if number == 0 else f"{name}{number + 1}") for number in range(plan.hosts)]
@@ -256,7 +355,7 @@ class Lab:
                 f"address add {address}/{outside.prefixlen} dev eth0",
                 f"route add default via {outside[1]}",
             )
-        return Side(name, plan, hosts, addresses, boxes)
+        return Side(name, plan, hosts, addresses, boxes, line)
 
     def _build(self) -> None:
         wiring = self._wiring
@@ -282,9 +381,16 @@ class Lab:
             node.set_sysctls(_sysctls(node, forwards=node.name in forwarding, strict=node is self.wan))
         self._configure(boxes)
         for side in self.sides.values():
-            if side.plan.gre_timers is not None:
-                for box in side.boxes:
-                    box.node.set_sysctls(_timer_sysctls(side.plan.gre_timers))
+            for box in side.boxes:
+                timers = side.plan.gre_timers or box.nat.gre_timers
+                if timers is not None:
+                    box.node.set_sysctls(_timer_sysctls(timers))
+            if side.line is not None:
+                turn_off_offloads(self.wan, side.name)
+                turn_off_offloads(side.boxes[-1].node, "wan")
+                side.line.start()
+        if any(box.nat.mtu is not None for box in boxes):
+            self.wan.nft(_SILENT_ROUTER)
 
     def _configure(self, boxes: Iterable[Box]) -> None:
         """Addresses, routes and rules of all nodes at once: each command takes milliseconds, and most of it waits."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from grepunch.lab import capture, nat, sandbox
+from grepunch.lab.impairment import Impairment
 from grepunch.lab.topology import SidePlan
 from grepunch.lab.udp_punch import guess_ports
 
@@ -43,6 +44,15 @@ def test_every_class_renders_rules_that_replace_themselves(name: str) -> None:
 def test_a_side_beyond_what_the_addresses_allow_is_refused(boxes: str, hosts: int) -> None:
     with pytest.raises(ValueError, match="a side has"):
         SidePlan.of(boxes, hosts=hosts)
+
+
+def test_a_line_and_timers_of_a_side_come_before_those_of_its_classes() -> None:
+    bad = SidePlan.of("G18").line
+    assert bad is not None
+    assert bad.loss == 0.05
+    assert SidePlan.of("G2+G18").line == bad
+    assert SidePlan.of("G18", line=Impairment(delay=0.1)).line == Impairment(delay=0.1)
+    assert SidePlan.of("G2").line is None
 
 
 def test_the_likeliest_ports_are_guessed_first() -> None:

@@ -7,10 +7,14 @@ G0      lets in what answers something                    v1-0/0, v0
 G1 G1L  keyed by the pair of addresses, Call ID ignored   any form
 G2 G2S  netfilter: a flow is (source, destination, key),  v1-0/0, v0: their key is 0
 G3 G13  and the key of v1 is its Call ID, one way only    in both directions
+G12     the same, which forgets it in 5 and 30 s          v1-0/0, v0
 G15     a G2S behind a G2                                 v1-0/0, v0
+G16     a G2 before a narrow link that says nothing       v1-0/0, v0
 G7V0    drops version 0                                   v1-0/0
 G7V1    drops version 1                                   v0
 G7K     drops version 1 with a Call ID other than 0       v1-0/0, v0
+G9      GRE leaves from another address than TCP          v1-0/0, v0, where the peer
+                                                          knows that address
 G4 G4R  drops GRE; refuses GRE                            nothing
 G5      admits GRE only as part of a PPTP session seen    nothing without TCP 1723
 G6      lets GRE out with the host's private address      nothing
@@ -18,35 +22,44 @@ G6      lets GRE out with the host's private address      nothing
 
 Of the forms that pass on both sides v1-0/0 is preferred. Where none does, the verdict says so, and where: side "here"
 is that of `dial`, b. Without a rendezvous `dial` has no word of the peer; silence alone is then "peer absent".
+
+The mirrored handshake wants NATs that keep the port of TCP, whose own input drops strays in silence, and through which
+version 1 comes from the address that TCP comes from; its GRE is the call's own, with Call ID 0 both ways.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from enum import Enum
 
 from grepunch.ports import Form
 
-# 1: v1-0/0 wins; 0: v0 does; -: nothing passes
+# 1: v1-0/0 wins; 0: v0 does; e, f: the same once a GRE echo has told where GRE comes from; m: v1-0/0 in the call of the
+# mirrored handshake; -: nothing passes
 _MATRIX = """
-      G0 G1 G1L G2 G2S G13 G15 G3 G7V0 G7V1 G7K G4 G4R G5 G6
-G0    1  1  1   1  1   1   1   1  1    0    1   -  -   -  -
-G1       1  1   1  1   1   1   1  1    0    1   -  -   -  -
-G1L         1   1  1   1   1   1  1    0    1   -  -   -  -
-G2              1  1   1   1   1  1    0    1   -  -   -  -
-G2S                1   1   1   1  1    0    1   -  -   -  -
-G13                    1   1   1  1    0    1   -  -   -  -
-G15                        1   1  1    0    1   -  -   -  -
-G3                             1  1    0    1   -  -   -  -
-G7V0                              1    -    1   -  -   -  -
-G7V1                                   0    0   -  -   -  -
-G7K                                         1   -  -   -  -
-G4                                              -  -   -  -
-G4R                                                -   -  -
-G5                                                     -  -
-G6                                                        -
+      G0 G1 G1L G2 G2S G13 G15 G12 G16 G3 G7V0 G7V1 G7K G9 G4 G4R G5 G6
+G0    1  1  1   1  1   1   1   1   1   1  1    0    1   e  -  -   m  -
+G1       1  1   1  1   1   1   1   1   1  1    0    1   e  -  -   m  -
+G1L         1   1  1   1   1   1   1   1  1    0    1   e  -  -   m  -
+G2              1  1   1   1   1   1   1  1    0    1   e  -  -   m  -
+G2S                1   1   1   1   1   1  1    0    1   e  -  -   -  -
+G13                    1   1   1   1   1  1    0    1   e  -  -   -  -
+G15                        1   1   1   1  1    0    1   e  -  -   -  -
+G12                            1   1   1  1    0    1   e  -  -   m  -
+G16                                1   1  1    0    1   e  -  -   m  -
+G3                                     1  1    0    1   e  -  -   m  -
+G7V0                                      1    -    1   e  -  -   m  -
+G7V1                                           0    0   f  -  -   -  -
+G7K                                                 1   e  -  -   m  -
+G9                                                      e  -  -   -  -
+G4                                                         -  -   -  -
+G4R                                                           -   -  -
+G5                                                                m  -
+G6                                                                   -
 """
 CLASSES = tuple(_MATRIX.split("\n")[1].split())
-DEFAULT_CLASSES = ("G0", "G1", "G1L", "G2", "G2S", "G13", "G15", "G4")
+DEFAULT_CLASSES = ("G0", "G1", "G1L", "G2", "G2S", "G13", "G15", "G12", "G16", "G4")
 
 # NATs that accept strays on their own input: without a rendezvous to start together, one peer may occupy there the
 # slot that the other needs
@@ -66,7 +79,25 @@ P50_LIMIT = 1.0
 P99_LIMIT = 3.0
 ENOUGH_RUNS = 100  # for p99 to mean anything
 
-_FORMS = {"1": Form.V1, "0": Form.V0}
+
+class Way(Enum):
+    """What there may be besides punching towards the address that the rendezvous has seen."""
+
+    ECHO = "echo"  # a GRE echo tells each side where its GRE comes from
+    MIRRORED = "mirrored"  # PPTP between the two over TCP 1723, for NATs to see
+    RELAY = "relay"  # frames through the rendezvous
+
+
+ABLE: frozenset[Way] = frozenset()  # the ways there are by now; a cell that needs another is blocked
+RELAYED = "relay"  # what then stands for the form
+
+_FORMS = {
+    "1": (Form.V1, None),
+    "0": (Form.V0, None),
+    "e": (Form.V1, Way.ECHO),
+    "f": (Form.V0, Way.ECHO),
+    "m": (Form.V1, Way.MIRRORED),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +135,14 @@ def _cells() -> dict[tuple[str, str], str]:
 _CELLS = _cells()
 
 
-def expected(nat_a: str, nat_b: str, *, rendezvous: bool) -> Expectation:
-    """The outcome of `serve` behind ``nat_a`` and `dial` behind ``nat_b``."""
-    form = _FORMS.get(_CELLS[nat_a, nat_b])
-    if form is not None:
+def expected(nat_a: str, nat_b: str, *, rendezvous: bool, able: Collection[Way] = ABLE) -> Expectation:
+    """The outcome of `serve` behind ``nat_a`` and `dial` behind ``nat_b``; all but punching needs a rendezvous."""
+    form, way = _FORMS.get(_CELLS[nat_a, nat_b], (None, Way.RELAY))
+    ways = able if rendezvous else ()
+    if form is not None and (way is None or way in ways):
         return Expectation("up", str(form), _limit(nat_a, nat_b, rendezvous=rendezvous))
+    if Way.RELAY in ways:
+        return Expectation("up", RELAYED, LIMIT_WITH_RENDEZVOUS)
     if not rendezvous:
         return Expectation("nat_blocked" if (nat_a, nat_b) in _BLAMED_ALONE else "peer_absent", direction="both")
     to_blame = [side for side, nat in (("peer", nat_a), ("here", nat_b)) if nat in CLOSED]

@@ -69,6 +69,10 @@ class Gre:
         self._gre.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
         self._gre.sendto(packet, (str(destination), 0))
 
+    def never_fragment(self) -> None:
+        """Send with Don't Fragment from now on, whatever the kernel knows of the path (linux/in.h)."""
+        self._gre.setsockopt(socket.IPPROTO_IP, 10, 3)  # IP_MTU_DISCOVER, IP_PMTUDISC_PROBE
+
     def heard(self) -> list[tuple[str, bytes]]:
         """Source and payload of each GRE packet that has come."""
         return [(source, packet[20:]) for source, packet in _drain(self._gre)]

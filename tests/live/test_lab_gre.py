@@ -13,6 +13,7 @@ from grepunch.lab.nat import GreTimers
 from grepunch.lab.topology import MEET_ADDRESSES, Lab, SidePlan
 from tests.live.live_support import CODE_PROTOCOL, FORMS, ICMP_UNREACHABLE, SETTLE, Gre, RunInLab, exchange, gre_v0
 
+ECHO_REQUEST = 8  # RFC 792
 PLAIN = ["v0", "0/0"]  # the forms whose key netfilter takes for the same in both directions
 
 
@@ -42,8 +43,10 @@ def what_passes(pairs: list[tuple[str, str]]) -> dict[str, dict[str, list[int]]]
         ([("G7V0", "G2")], ["0/0"]),
         ([("G7V1", "G2")], ["v0"]),
         ([("G7K", "G1")], PLAIN),
+        ([("G12", "G2"), ("G16", "G2")], PLAIN),
+        ([("G9", "G2"), ("G9", "G0")], []),  # the peer opens its NAT for an address that nothing comes from
     ],
-    ids=["netfilter", "double", "address-pair", "blocked", "no-v0", "no-v1", "no-ids"],
+    ids=["netfilter", "double", "address-pair", "blocked", "no-v0", "no-v1", "no-ids", "variants", "pool"],
 )
 def test_what_passes_both_ways_and_what_not_at_all(
     run_in_lab: RunInLab, pairs: list[tuple[str, str]], passing: list[str]
@@ -171,3 +174,74 @@ def test_g0_translates_nothing_and_admits_only_answers(run_in_lab: RunInLab) -> 
     seen = run_in_lab(firewall_without_nat)
     assert (seen["unasked"], seen["asked"]) == (0, 2)
     assert seen["source"] == seen["own"]
+
+
+def from_the_pool() -> dict[str, Any]:
+    """Both send, and b to where a's GRE really comes from."""
+    with Lab("G9", "G2") as lab:
+        second = lab.a.boxes[0].nat.second(lab.a.external)
+        capturing, a, b = lab.wan.capture("a"), Gre(lab.a.host), Gre(lab.b.host)
+        for _ in range(3):
+            a.send(lab.b.external, gre_v0(b"from the pool"))
+            b.send(second, gre_v0(b"to the pool"))
+            time.sleep(SETTLE)
+        lab.a.host.ping(MEET_ADDRESSES[0])
+        capturing.stop()
+        packets = [packet for _, packet in read(lab.directory / "wan-a.pcap")]
+        icmp = {socket.inet_ntoa(p[12:16]) for p in packets if p[9] == socket.IPPROTO_ICMP and p[20] == ECHO_REQUEST}
+        heard = [source for source, _ in b.heard()]
+        return {"a": len(a.heard()), "b": heard, "icmp": list(icmp), "external": str(lab.a.external)}
+
+
+def test_g9_sends_gre_from_another_address_than_the_rest_and_takes_answers_there(run_in_lab: RunInLab) -> None:
+    seen = run_in_lab(from_the_pool)
+    assert seen["icmp"] == [seen["external"]]
+    assert set(seen["b"]).isdisjoint(seen["icmp"])
+    assert len(seen["b"]) >= 2
+    assert seen["a"] >= 2
+
+
+def remembered() -> list[int]:
+    with Lab("G12", "G2") as lab:
+        a, b = Gre(lab.a.host), Gre(lab.b.host)
+        exchange(lab, a, b, "v0")
+        return [flow.timeout for flow in lab.a.boxes[0].node.flows() if flow.protocol == socket.IPPROTO_GRE]
+
+
+def test_g12_remembers_a_flow_for_half_a_minute(run_in_lab: RunInLab) -> None:
+    (timeout,) = run_in_lab(remembered)
+    assert timeout in range(27, 31)
+
+
+def through_a_narrow_silent_link() -> dict[str, Any]:
+    """Large and small GRE packets with Don't Fragment both ways, and a transfer over TCP."""
+    with Lab("G16", "G2") as lab:
+        a, b = Gre(lab.a.host), Gre(lab.b.host)
+        exchange(lab, a, b, "v0")
+        for node in (a, b):
+            node.never_fragment()
+        heard = []
+        for size in (1400, 1401):
+            a.send(lab.b.external, gre_v0(bytes(size - 24)))
+            b.send(lab.a.external, gre_v0(bytes(size - 24)))
+            time.sleep(SETTLE)
+            heard.append([len(a.heard()), len(b.heard())])
+        with lab.meet.entered():
+            listener = socket.create_server((str(MEET_ADDRESSES[0]), 5000))
+        with lab.a.host.entered():
+            client = socket.socket()
+        client.settimeout(5.0)
+        client.connect((str(MEET_ADDRESSES[0]), 5000))
+        server, _ = listener.accept()
+        server.sendall(bytes(20_000))
+        received = 0
+        while received < 20_000:
+            received += len(client.recv(20_000))
+        return {"heard": heard, "errors": a.errors() + b.errors(), "tcp": received}
+
+
+def test_g16_swallows_what_is_too_large_and_says_nothing_while_tcp_is_told(run_in_lab: RunInLab) -> None:
+    seen = run_in_lab(through_a_narrow_silent_link)
+    assert seen["heard"] == [[1, 1], [0, 0]]
+    assert seen["errors"] == []
+    assert seen["tcp"] == 20_000

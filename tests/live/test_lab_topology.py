@@ -13,6 +13,7 @@ import pytest
 
 from grepunch.lab import udp_punch
 from grepunch.lab.capture import read
+from grepunch.lab.impairment import Impairment
 from grepunch.lab.nat import GreTimers
 from grepunch.lab.topology import MEET_ADDRESSES, Lab, SidePlan
 from tests.live.live_support import ICMP_TIME_EXCEEDED, SETTLE, Gre, RunInLab, exchange, gre_v0
@@ -230,3 +231,72 @@ def test_logs_and_captures_outlive_the_sandbox(run_in_lab: RunInLab, lab_logs: P
         "b-udp-peer-1.out",
         "meet-udp-reflector-1.out",
     ]
+
+
+def bad_line() -> dict[str, Any]:
+    """One GRE packet each way at a time over a line that is slow, then one that loses all, then a good one."""
+    with Lab(SidePlan.of("G2", line=Impairment(delay=0.4)), "G2") as lab:
+        line, a, b = lab.a.line, Gre(lab.a.host), Gre(lab.b.host)
+        assert line is not None
+        heard = []
+        for impairment in (None, Impairment(loss=1.0), Impairment()):
+            if impairment is not None:
+                line.become(impairment)
+            for _ in range(3):
+                a.send(lab.b.external, gre_v0(b"outwards"))
+                b.send(lab.a.external, gre_v0(b"inwards"))
+                time.sleep(SETTLE)
+            soon = [len(a.heard()), len(b.heard())]
+            time.sleep(0.5)
+            heard.append((soon, [len(a.heard()), len(b.heard())]))
+        began = time.monotonic()
+        assert lab.a.host.ping(MEET_ADDRESSES[0])
+        with lab.meet.entered():
+            listener = socket.create_server((str(MEET_ADDRESSES[0]), 5000))
+        with lab.a.host.entered():
+            client = socket.create_connection((str(MEET_ADDRESSES[0]), 5000), timeout=5)
+        server, _ = listener.accept()
+        server.sendall(bytes(300_000))  # checksums and segments as on a wire, or nothing would arrive
+        received = 0
+        while received < 300_000:
+            received += len(client.recv(300_000))
+        return {"heard": heard, "ping": time.monotonic() - began, "counters": line.end()}
+
+
+def test_a_bad_line_carries_what_it_is_told_to_and_may_change_meanwhile(run_in_lab: RunInLab) -> None:
+    seen = run_in_lab(bad_line)
+    (slow, late), (lost, gone), (good, _) = seen["heard"]
+    assert slow == [0, 0]  # a's line takes 0.4 s
+    assert min(late) >= 2
+    assert lost == gone == [0, 0]
+    assert min(good) >= 2
+    for direction in seen["counters"]:
+        assert direction["lost"] == 3
+        assert direction["taken"] > 9
+
+
+def move_away() -> dict[str, Any]:
+    with Lab("G2", "G2", c="G2S") as lab:
+        before = lab.a.host.ping(MEET_ADDRESSES[0])
+        address = lab.move(lab.a.host, "c")
+        a, b = Gre(lab.a.host), Gre(lab.b.host)
+        a.send(lab.b.external, gre_v0(b"open"))
+        for _ in range(2):
+            b.send(lab.sides["c"].external, gre_v0(b"open"))
+            a.send(lab.b.external, gre_v0(b"from there"))
+            time.sleep(SETTLE)
+        return {
+            "before": before,
+            "after": lab.a.host.ping(MEET_ADDRESSES[0]),
+            "address": str(address),
+            "heard": [source for source, _ in b.heard()][-1],
+            "c": str(lab.sides["c"].external),
+        }
+
+
+def test_a_host_moves_to_another_network(run_in_lab: RunInLab) -> None:
+    seen = run_in_lab(move_away)
+    assert seen["before"]
+    assert seen["after"]
+    assert seen["address"] == "172.16.1.130"
+    assert seen["heard"] == seen["c"]

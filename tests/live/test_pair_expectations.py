@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from grepunch.ports import Form
 from tests.live import grid
-from tests.live.grid_expected import CLASSES, CLOSED, DEFAULT_CLASSES, POISONABLE, expected
+from tests.live.grid_expected import CLASSES, CLOSED, DEFAULT_CLASSES, POISONABLE, RELAYED, Way, expected
 
 UP = {"result": "up", "form": "v1-0/0", "seconds": 0.4}
 BLOCKED = {"result": "nat_blocked", "direction": "both", "side": "here"}
@@ -22,7 +23,28 @@ def test_every_pair_has_an_outcome_and_it_does_not_depend_on_who_dials() -> None
             assert (one.result == "up") is bool(one.form)
             assert (one.result == "up") or one.direction == "both"
             assert not ({nat_a, nat_b} & set(CLOSED)) or one.result == "nat_blocked"
+            relayed = expected(nat_a, nat_b, rendezvous=True, able={Way.RELAY})
+            assert relayed.form == (one.form or RELAYED)
+            assert expected(nat_a, nat_b, rendezvous=True, able=set(Way)).result == "up"
     assert set(POISONABLE) | set(CLOSED) | set(DEFAULT_CLASSES) <= set(CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("nats", "able", "form"),
+    [
+        ("G9 G2", {Way.ECHO}, Form.V1),
+        ("G9 G7V1", {Way.ECHO}, Form.V0),
+        ("G9 G2", {Way.MIRRORED}, ""),
+        ("G5 G5", {Way.MIRRORED}, Form.V1),
+        ("G5 G2", {Way.MIRRORED, Way.RELAY}, Form.V1),
+        ("G5 G2S", {Way.MIRRORED}, ""),
+        ("G5 G2S", {Way.MIRRORED, Way.RELAY}, RELAYED),
+        ("G4 G2", set(Way), RELAYED),
+    ],
+)
+def test_a_cell_passes_directly_where_there_is_the_way_it_needs(nats: str, able: set[Way], form: str) -> None:
+    assert expected(*nats.split(), rendezvous=True, able=able).form == form
+    assert expected(*nats.split(), rendezvous=False, able=able).form == ""
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from tests.live.live_support import RunInLab
         ("G1", "G1L", 0.5, True),
         ("G0", "G2", -0.5, True),
         ("G15", "G7V1", 0.0, True),
+        ("G12", "G16", 0.0, True),
         ("G1", "G15", -0.5, False),
     ],
 )
