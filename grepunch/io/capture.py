@@ -25,7 +25,7 @@ from typing import Final
 
 from grepunch.io.errors import Refused
 from grepunch.io.grefilter import GRE_PROTOCOL_PPP, GRE_V1_FLAGS
-from grepunch.io.rawgre import local_address_towards
+from grepunch.io.rawsocket import local_address_towards
 from pptp.mtu import IPV4_HEADER
 from pptp.serial import increment
 
@@ -127,7 +127,7 @@ def _create(path: Path) -> int:
 
 
 class WireCapture:
-    """Records what our raw socket sends and receives; a ``rawgre.WireTap``.
+    """Records what our raw socket sends and receives; a ``rawsocket.WireTap``.
 
     A received packet is recorded as it came. The IPv4 header of a sent one is the kernel's work and not seen here: it
     is written anew, with the source the kernel chooses for that destination (0.0.0.0 without a route).

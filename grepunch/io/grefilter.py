@@ -1,9 +1,10 @@
-"""The classic BPF program in front of our raw socket: only what a grepunch peer may say comes in.
+"""The classic BPF programs in front of our raw sockets: only what a grepunch peer, or a call, may say comes in.
 
-It runs in the kernel on whole IPv4 packets of protocol 47, for every GRE packet that this host receives. Admitted
-is PPP protocol 0x0053 (sealed frames) and LCP Vendor-Specific (code 0: probes, handshake fragments) behind enhanced
-GRE with key and sequence number and without acknowledgement, or behind plain GRE; both with protocol type 0x880B.
-Everything else, a stock PPTP session of this host included, costs us nothing.
+They run in the kernel on whole IPv4 packets of protocol 47, for every GRE packet that this host receives. For peers
+(``ADMIT``), admitted is PPP protocol 0x0053 (sealed frames) and LCP Vendor-Specific (code 0: probes, handshake
+fragments) behind enhanced GRE with key and sequence number and without acknowledgement, or behind plain GRE; both with
+protocol type 0x880B. Everything else, a stock PPTP session of this host included, costs us nothing. ``ADMIT_CALLS`` is
+the complement, for ordinary PPTP.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pptp.wire.vendor import LCP_PROTOCOL, VENDOR_SPECIFIC_CODE
 # RFC 2637 section 4.1: version 1 with K and S; RFC 2784 section 2: version 0, no options
 GRE_V1_FLAGS = 0x3001
 GRE_V0_FLAGS = 0x0000
+_GRE_S, _GRE_A = 0x1000, 0x0080
 GRE_PROTOCOL_PPP = 0x880B
 GRE_V1_SIZE = 12
 GRE_V0_SIZE = 4
@@ -33,6 +35,7 @@ LDX_HEADER_LENGTH = 0xB1  # X <- 4 * (low nibble of the octet at [k])
 JUMP_IF_EQUAL = 0x15
 JUMP = 0x05
 ADD = 0x04
+AND = 0x54
 A_TO_X = 0x07
 X_TO_A = 0x87
 RETURN = 0x06
@@ -107,6 +110,27 @@ ADMIT = _assemble(
     ]
 )
 REJECT_ALL = (Instruction(RETURN, 0, 0, 0),)
+# What may belong to a call of ordinary PPTP: enhanced GRE with a Call ID, and no sealed frame of a grepunch peer.
+ADMIT_CALLS = _assemble(
+    [
+        (LDX_HEADER_LENGTH, 0, "", ""),
+        (LD_HALF_INDEXED, 2, "", ""),
+        (JUMP_IF_EQUAL, GRE_PROTOCOL_PPP, "", "reject"),
+        (LD_HALF_INDEXED, 6, "", ""),
+        (JUMP_IF_EQUAL, 0, "reject", ""),
+        (LD_HALF_INDEXED, 0, "", ""),
+        (AND, 0xFFFF & ~(_GRE_S | _GRE_A), "", ""),
+        (JUMP_IF_EQUAL, GRE_V1_FLAGS & ~_GRE_S, "", "reject"),
+        (LD_HALF_INDEXED, 0, "", ""),
+        (JUMP_IF_EQUAL, GRE_V1_FLAGS, "", "admit"),
+        (LD_HALF_INDEXED, GRE_V1_SIZE, "", ""),
+        (JUMP_IF_EQUAL, ENCRYPTED_PROTOCOL, "reject", "admit"),
+        "admit",
+        (RETURN, _WHOLE_PACKET, "", ""),
+        "reject",
+        (RETURN, 0, "", ""),
+    ]
+)
 
 
 def attach(raw: socket.socket, program: tuple[Instruction, ...]) -> None:

@@ -5,20 +5,16 @@ protocol-unreachable; while this one is open, the kernel answers nobody. A filte
 :mod:`grepunch.io.grefilter`) admits only what a grepunch peer may say.
 
 What the network says about our packets (ICMP) arrives on the socket's error queue and is news, never a fault. The
-kernel reports such an error a second time, as the result of whatever system call comes next; that call is repeated.
+kernel reports such an error a second time, as the result of whatever system call comes next (see ``rawsocket``).
 """
 
 from __future__ import annotations
 
-import errno
 import socket
 import struct
 from collections import Counter
-from enum import StrEnum
 from ipaddress import IPv4Address
-from typing import Protocol
 
-from grepunch.io.errors import NoPrivilege, Unsupported
 from grepunch.io.grefilter import (
     ADMIT,
     GRE_PROTOCOL_PPP,
@@ -26,85 +22,32 @@ from grepunch.io.grefilter import (
     GRE_V0_SIZE,
     GRE_V1_FLAGS,
     GRE_V1_SIZE,
-    REJECT_ALL,
-    attach,
 )
 from grepunch.io.icmpnews import ERROR_QUEUE_SPACE, parse_error
+from grepunch.io.rawsocket import (
+    IP_MTU_DISCOVER,
+    IP_PMTUDISC_PROBE,
+    IP_RECVERR,
+    LARGEST_PACKET,
+    LATE_NEWS,
+    SocketDrop,
+    WireTap,
+    open_raw,
+    put,
+)
 from grepunch.ports import Form, GreFrame, GreSend, PathNews
 from pptp.mtu import IPV4_HEADER
 from pptp.serial import increment
-
-# linux/in.h, asm-generic/socket.h: not in the standard library's socket module
-_IP_MTU_DISCOVER = 10
-_IP_PMTUDISC_PROBE = 3  # Don't Fragment on every packet, and the kernel's path MTU cache ignored
-_IP_RECVERR = 11
-_SO_SNDBUFFORCE = 32
-_SO_RCVBUFFORCE = 33
 
 _V1_HEADER = struct.Struct("!HHHHI")  # flags, protocol type, payload length, Call ID, sequence number
 _V0_HEADER = struct.Struct("!HH")
 _PLAIN_HEADER = _V0_HEADER.pack(GRE_V0_FLAGS, GRE_PROTOCOL_PPP)
 _IPV4_START = struct.Struct("!BxH2xHBB2x4s")  # version and length, total length, fragment, TTL, protocol, source
-_TTL = struct.Struct("i")
 _FRAGMENT_MASK = 0x3FFF  # more fragments, and the offset
 
 # ours
-BUFFER_SIZE = 4 << 20  # a burst of about 2,000 packets while the loop is busy elsewhere
-_LARGEST_PACKET = 2048  # more than any frame of ours; the rest of a longer packet is cut off and the packet dropped
 _MOST_DESTINATIONS = 4096  # sequence counters kept; the oldest is forgotten, and would begin at 0 again
 _MOST_SOURCES = 4096  # address objects kept, because making one costs as much as receiving a packet
-
-# What a system call may report about an *earlier* packet: the ICMP errors (net/ipv4/icmp.c, icmp_err_convert), and
-# of a Time-Exceeded and a Parameter Problem.
-_LATE_NEWS = frozenset(
-    {
-        errno.ENETUNREACH,
-        errno.EHOSTUNREACH,
-        errno.ENOPROTOOPT,
-        errno.ECONNREFUSED,
-        errno.EMSGSIZE,
-        errno.EOPNOTSUPP,
-        errno.EHOSTDOWN,
-        errno.ENONET,
-        errno.EPROTO,
-    }
-)
-
-
-class SocketDrop(StrEnum):
-    """Why the socket did not send, or did not hand on, a packet."""
-
-    SEND_QUEUE_FULL = "send_queue_full"  # socket or interface buffer; it is IP: dropped, not queued
-    TOO_BIG = "too_big"  # larger than the interface's MTU, with Don't Fragment set
-    NO_ROUTE = "no_route"
-    FIREWALLED = "firewalled"  # this host's own packet filter
-    TRUNCATED = "truncated"  # longer than any frame of ours
-    MALFORMED = "malformed"  # headers that contradict themselves
-
-
-# How a send fails for good. EINVAL is a blackhole route, EACCES a prohibit route or a broadcast address.
-_SEND_DROPS = {
-    errno.EAGAIN: SocketDrop.SEND_QUEUE_FULL,
-    errno.ENOBUFS: SocketDrop.SEND_QUEUE_FULL,
-    errno.EMSGSIZE: SocketDrop.TOO_BIG,
-    errno.EPERM: SocketDrop.FIREWALLED,
-    errno.EACCES: SocketDrop.NO_ROUTE,
-    errno.EINVAL: SocketDrop.NO_ROUTE,
-    errno.ENETUNREACH: SocketDrop.NO_ROUTE,
-    errno.EHOSTUNREACH: SocketDrop.NO_ROUTE,
-    errno.ENETDOWN: SocketDrop.NO_ROUTE,
-    errno.EADDRNOTAVAIL: SocketDrop.NO_ROUTE,
-}
-
-
-class WireTap(Protocol):
-    """Who wants to see every packet as it is on the wire (a capture)."""
-
-    def sent(self, destination: IPv4Address, ttl: int | None, gre: bytes) -> None:
-        """A GRE packet has been handed to the kernel, which puts the IPv4 header before it."""
-
-    def received(self, packet: bytes) -> None:
-        """A whole IPv4 packet has arrived and passed the filter."""
 
 
 class _Destination:
@@ -128,7 +71,7 @@ class RawGre:
     def __init__(self, tap: WireTap | None = None) -> None:
         self._socket = _open()
         self._tap = tap
-        self._buffer = bytearray(_LARGEST_PACKET)
+        self._buffer = bytearray(LARGEST_PACKET)
         self._view = memoryview(self._buffer)
         self._destinations: dict[IPv4Address, _Destination] = {}
         self._last: tuple[IPv4Address | None, _Destination] = (None, _Destination(IPv4Address(0)))
@@ -164,10 +107,10 @@ class RawGre:
             except BlockingIOError:
                 break
             except OSError as error:
-                if error.errno not in _LATE_NEWS:
+                if error.errno not in LATE_NEWS:
                     raise
                 continue
-            if size > _LARGEST_PACKET:
+            if size > LARGEST_PACKET:
                 self.drops[SocketDrop.TRUNCATED] += 1
                 continue
             if self._tap is not None:
@@ -187,7 +130,7 @@ class RawGre:
         for _ in range(limit):
             try:
                 quoted, ancillary, _, destination = self._socket.recvmsg(
-                    _LARGEST_PACKET, ERROR_QUEUE_SPACE, socket.MSG_ERRQUEUE
+                    LARGEST_PACKET, ERROR_QUEUE_SPACE, socket.MSG_ERRQUEUE
                 )
             except BlockingIOError:
                 break
@@ -202,7 +145,7 @@ class RawGre:
             gre = _V1_HEADER.pack(GRE_V1_FLAGS, GRE_PROTOCOL_PPP, len(frame), 0, known.sequence) + frame
         else:
             gre = _PLAIN_HEADER + frame
-        if not self._put(gre, known.address, ttl):
+        if not put(self._socket, gre, known.address, ttl, self.drops):
             return False
         if form is Form.V1:  # a packet that the kernel refused has used up no number
             known.sequence = increment(known.sequence)
@@ -222,23 +165,6 @@ class RawGre:
             found = self._destinations[destination] = _Destination(destination)
         self._last = (destination, found)
         return found
-
-    def _put(self, gre: bytes, address: tuple[str, int], ttl: int | None, *, again: bool = True) -> bool:
-        """Hand the kernel one packet; False when it did not take it."""
-        try:
-            if ttl is None:
-                self._socket.sendto(gre, address)
-            else:
-                self._socket.sendmsg([gre], [(socket.IPPROTO_IP, socket.IP_TTL, _TTL.pack(ttl))], 0, address)
-        except OSError as error:
-            if again and error.errno in _LATE_NEWS:  # most likely said of an earlier packet, and now it has been said
-                return self._put(gre, address, ttl, again=False)
-            cause = _SEND_DROPS.get(error.errno or 0, SocketDrop.NO_ROUTE if error.errno in _LATE_NEWS else None)
-            if cause is None:
-                raise
-            self.drops[cause] += 1
-            return False
-        return True
 
     def _address(self, source: bytes) -> IPv4Address:
         known = self._sources.get(source)
@@ -278,53 +204,11 @@ def parse_packet(packet: bytes | memoryview) -> tuple[bytes, Form, bytes, int] |
 
 
 def _open() -> socket.socket:
+    raw = open_raw(ADMIT)
     try:
-        raw = socket.socket(
-            socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, socket.IPPROTO_GRE
-        )
-    except PermissionError:
-        raise NoPrivilege(
-            "A raw socket may not be opened: CAP_NET_RAW is missing.",
-            "Run it as root, or give it the capability: systemd's AmbientCapabilities=CAP_NET_RAW CAP_NET_ADMIN.",
-        ) from None
-    except OSError as error:
-        raise Unsupported(f"This kernel opens no raw GRE socket: {error.strerror}.") from error
-    try:
-        # The kernel delivers to a raw socket from its making on. So: let nothing in, empty it, then let ours in.
-        attach(raw, REJECT_ALL)
-        _empty(raw)
-        attach(raw, ADMIT)
-        raw.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE)
-        raw.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
-        _enlarge(raw, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
-        _enlarge(raw, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
+        raw.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
+        raw.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
     except BaseException:
         raw.close()
         raise
     return raw
-
-
-def _empty(raw: socket.socket) -> None:
-    try:
-        while True:
-            raw.recv(1)
-    except BlockingIOError:
-        return
-
-
-def _enlarge(raw: socket.socket, force: int, ordinary: int) -> None:
-    """Ask for a large buffer beyond the system's limit, and where that is not ours to do, up to the limit."""
-    try:
-        raw.setsockopt(socket.SOL_SOCKET, force, BUFFER_SIZE)
-    except PermissionError:  # CAP_NET_ADMIN is missing
-        raw.setsockopt(socket.SOL_SOCKET, ordinary, BUFFER_SIZE)
-
-
-def local_address_towards(destination: IPv4Address) -> IPv4Address | None:
-    """The source address with which this host would send there now; None without a route. Sends nothing."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
-        try:
-            probe.connect((str(destination), 9))
-        except OSError:
-            return None
-        return IPv4Address(probe.getsockname()[0])

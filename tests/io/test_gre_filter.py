@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import struct
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grepunch.io import grefilter
-from grepunch.io.grefilter import ADMIT, REJECT_ALL, Instruction
+from grepunch.io.grefilter import ADMIT, ADMIT_CALLS, REJECT_ALL, Instruction
 
 
 def run(program: tuple[Instruction, ...], packet: bytes) -> int:
@@ -28,6 +29,8 @@ def run(program: tuple[Instruction, ...], packet: bytes) -> int:
                     (a,) = struct.unpack_from("!H", packet, x + k)
                 case grefilter.LD_BYTE_INDEXED:
                     a = packet[x + k]
+                case grefilter.AND:
+                    a = a & k
                 case grefilter.ADD:
                     a = a + k & 0xFFFFFFFF
                 case grefilter.A_TO_X:
@@ -102,7 +105,53 @@ def test_nothing_passes_the_first_program() -> None:
     assert run(REJECT_ALL, bytes([0x45]) + bytes(19) + bytes.fromhex("0000880b0053")) == 0
 
 
-def test_every_jump_lands_inside_the_program() -> None:
-    for here, (code, jump_true, jump_false, k) in enumerate(ADMIT):
+@pytest.mark.parametrize("program", [ADMIT, ADMIT_CALLS])
+def test_every_jump_lands_inside_the_program(program: tuple[Instruction, ...]) -> None:
+    for here, (code, jump_true, jump_false, k) in enumerate(program):
         for distance in (k,) if code == grefilter.JUMP else (jump_true, jump_false):
-            assert here + 1 + distance <= len(ADMIT) - (code != grefilter.RETURN)
+            assert here + 1 + distance <= len(program) - (code != grefilter.RETURN)
+
+
+def belongs_to_a_call(packet: bytes) -> bool:
+    """The rule in words: enhanced GRE with a key, S and A as they come, a Call ID, and nothing sealed."""
+    gre = packet[4 * (packet[0] & 0x0F) :]
+    if len(gre) < 8 or gre[2:4] != b"\x88\x0b" or gre[6:8] == b"\0\0":
+        return False
+    flags = int.from_bytes(gre[:2], "big")
+    if flags not in (0x2001, 0x3001, 0x2081, 0x3081):
+        return False
+    return flags != 0x3001 or (len(gre) >= 14 and gre[12:14] != b"\x00\x53")
+
+
+call_packets = st.builds(
+    lambda words, flags, kind, call_id, rest, frame, cut: (
+        bytes([0x40 | words])
+        + bytes(4 * words - 1)
+        + flags
+        + kind
+        + b"\0\x10"
+        + call_id
+        + (rest if flags == b"\x30\x01" else b"")
+        + frame
+    )[: None if cut is None else max(4 * words, cut)],
+    st.integers(5, 15),
+    pieces(b"\x30\x01", b"\x30\x81", b"\x20\x81", b"\x20\x01"),
+    pieces(b"\x88\x0b", b"\x08\x00"),
+    pieces(b"\0\0", b"\x12\x34", b"\0\x01"),
+    st.binary(min_size=4, max_size=4),
+    frames,
+    st.none() | st.integers(20, 80),
+)
+
+
+@given(call_packets)
+@settings(max_examples=500, deadline=None)
+def test_the_program_for_calls_is_its_rule(packet: bytes) -> None:
+    assert (run(ADMIT_CALLS, packet) > 0) is belongs_to_a_call(packet)
+
+
+@given(packets | call_packets)
+@settings(max_examples=300, deadline=None)
+def test_what_peers_send_with_call_id_zero_and_what_calls_send_never_meet(packet: bytes) -> None:
+    sealed_form = run(ADMIT, packet) > 0 and packet[4 * (packet[0] & 0x0F) + 6 :][:2] == b"\0\0"
+    assert not (sealed_form and run(ADMIT_CALLS, packet) > 0)

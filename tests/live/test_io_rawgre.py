@@ -7,7 +7,8 @@ import struct
 import time
 from ipaddress import IPv4Address
 
-from grepunch.io.rawgre import RawGre, SocketDrop, local_address_towards
+from grepunch.io.rawgre import RawGre
+from grepunch.io.rawsocket import SocketDrop, local_address_towards
 from grepunch.lab.requirements import program
 from grepunch.ports import Form, GreSend, PathNews
 from tests.io.routed import R_TOWARDS_A, A, B, build, drain, eventually, raw
