@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
+from socket import IPPROTO_GRE
 from typing import Any, Self, TextIO
 
 from grepunch.lab import capture as pcap
@@ -52,7 +53,8 @@ class DemoResult:
     """What the demo saw; its fields are those of the JSON object. Times in seconds.
 
     ``call_id`` is the one in the sealed packets between the NATs; there is none in GRE version 0. ``direction`` is
-    that in which GRE died, ``logs`` where the logs of a demo that failed are.
+    that in which GRE died, ``logs`` where the logs of a demo that failed are. ``mirrored``: it took a mirrored PPTP
+    handshake; ``conntrack`` then is what the NATs' tables hold of it, a row for each flow.
     """
 
     schema: int
@@ -64,6 +66,8 @@ class DemoResult:
     udp_punch: str
     form: str = ""
     call_id: int | None = None
+    mirrored: bool | None = None
+    conntrack: tuple[Mapping[str, Any], ...] = ()
     seconds_to_up: float | None = None
     ping: Mapping[str, Any] | None = None
     transfer: Mapping[str, Any] | None = None
@@ -206,8 +210,8 @@ class _Demo:
         if result.result != VerdictKind.UP:
             return {**result.as_json(), "logs": str(keep_logs())}
         self._talk.good(
-            f"It worked: a tunnel over GRE, up in {result.seconds_to_up:.2f} s, "
-            + ("where UDP hole punching failed." if result.udp_punch == "failed" else "as UDP hole punching would be.")
+            f"It worked: a tunnel over GRE, up in {result.seconds_to_up:.2f} s"
+            + (", where UDP hole punching failed." if result.udp_punch == "failed" else ".")
         )
         return result.as_json()
 
@@ -258,12 +262,34 @@ class _Demo:
             "external_b": up_a["path"],
             "seconds_to_up": seconds,
         }
+        if up_b["mirrored"]:
+            self._show_call()
         scenario.ping("b", 3)
         wire.stop()
         path = lab.directory / "wan-b.pcap"
         sighting = Sighting.of(path, IPv4Address(up_a["path"]), IPv4Address(up_b["path"]))
         self._facts["call_id"] = sighting.call_id
         say(f"  between the NATs: {sighting}")
+
+    def _show_call(self) -> None:
+        """What the NATs made of the mirrored handshake: the call they read along with, the GRE they let in for it."""
+        rows: list[dict[str, Any]] = []
+        for side in (self._lab.a, self._lab.b):
+            for box in side.boxes:
+                for flow in box.node.flows():
+                    if flow.helper or flow.expected:
+                        protocol = "gre" if flow.protocol == IPPROTO_GRE else "tcp"
+                        ends = {"source": str(flow.original.source), "destination": str(flow.original.destination)}
+                        status = {"helper": flow.helper, "expected": flow.expected, "assured": flow.assured}
+                        rows.append({"nat": f"{side.name}: {box.nat.name}", "protocol": protocol, **ends, **status})
+        self._facts |= {"mirrored": True, "conntrack": tuple(rows)}
+        self._talk("  by a mirrored PPTP handshake; the NATs' connection tracking has of it:")
+        for row in rows:
+            notes = [f"helper={row['helper']}"] if row["helper"] else []
+            notes += ["EXPECTED"] if row["expected"] else []
+            notes += ["ASSURED"] if row["assured"] else []
+            where = f"{row['source']} -> {row['destination']}"
+            self._talk(f"    {row['nat']}  {row['protocol']} {where}  {' '.join(notes)}")
 
     def _ping(self, scenario: Scenario) -> None:
         self._talk(f"{PINGS} pings through the tunnel ...")

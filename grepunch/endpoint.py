@@ -29,6 +29,7 @@ from grepunch.io.driver import LONGEST_SLEEP
 from grepunch.io.errors import HostError
 from grepunch.io.rawgre import RawGre
 from grepunch.meetings import Meetings, Member
+from grepunch.mirrors import Mirrors
 from grepunch.options import Action, EndpointOptions, Role
 from grepunch.outcome import Attempt
 from grepunch.peer import (
@@ -115,6 +116,11 @@ class Endpoint:
         self._secrets = {peer.name: shared_secret(keys.private_key, peer.public_key) for peer in profile.peers}
         self._peers = {peer.name: self._make_peer(peer) for peer in profile.peers}
         self._stories = {name: Story(traffic, self._started) for name, traffic in self._peers.items()}
+        self._mirrors = Mirrors(
+            now,
+            settled=lambda name: self._flush(self._peers[name]),
+            on_notice=lambda text, peer: self._reporter.report(Notice(text, Level.WARNING, peer)),
+        )
         self._meetings: Meetings | None = None
         self._all_closed = asyncio.Event()
         self._fault: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
@@ -207,6 +213,7 @@ class Endpoint:
         loop.add_reader(self._interface.device.fileno(), self._pump.tun_readable)
         stack.callback(loop.remove_reader, self._interface.device.fileno())
         stack.callback(self._disarm)
+        stack.callback(self._mirrors.close)
         self._report_start()
         tasks: list[asyncio.Future[Verdict]] = [self._fault, loop.create_task(self._show_progress())]
         if self._profile.rendezvous is not None:
@@ -342,9 +349,11 @@ class Endpoint:
             if isinstance(item, MailboxSend):
                 if self._meetings is not None:
                     self._meetings.send(traffic.name, item.blob)
-            else:
+            elif isinstance(item, GreSend):
                 self._destinations.sent(item.destination, traffic)
                 self._gre.send(item)
+            else:
+                self._mirrors.act(traffic.name, machine, item)
         for event in machine.events():
             try:
                 self._take(traffic, event)

@@ -76,6 +76,8 @@ class PeerUp:
     """Where a rendezvous saw us come from."""
     same_lan: bool = False
     """Over a network that both are connected to."""
+    mirrored: bool = False
+    """Through NATs that have seen a PPTP call made for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +257,8 @@ def describe(event: Event) -> str:
 
 def _describe_up(up: PeerUp) -> str:
     parts = [f"{up.peer}: up after {duration(up.elapsed)}: {up.path} over GRE {up.form}, mtu {up.mtu}"]
+    if up.mirrored:
+        parts.append("by a mirrored PPTP handshake")
     if up.rtt is not None:
         parts.append(f"rtt {up.rtt * 1000:.1f} ms")
     if up.address is not None:

@@ -214,6 +214,7 @@ class Story:
                 rtt=self._traffic.machine.path.rtt,
                 own_external=own_external,
                 same_lan=path.same_lan,
+                mirrored=path.mirrored,
             )
         ]
 

@@ -92,7 +92,15 @@ class RoundFailed:
     next_round_in: float
 
 
-TraversalEvent = PathProven | RoundFailed
+@dataclass(frozen=True, slots=True)
+class RoundStarts:
+    """Event: both sides punch from ``at`` on, towards ``external``, which is where the peer's NAT would see a call."""
+
+    at: float
+    external: IPv4Address
+
+
+TraversalEvent = PathProven | RoundFailed | RoundStarts
 
 
 class _Timer(Enum):
@@ -363,7 +371,10 @@ class Traversal:
         )
         if current.peer_open:
             current.puncher.peer_opened(now)
-        current.puncher.start(max(clock.local_time(plan.start), now), now)
+        start = max(clock.local_time(plan.start), now)
+        if any(target.kind is CandidateKind.EXTERNAL for target in selection.targets):
+            self._events.append(RoundStarts(start, theirs.external))
+        current.puncher.start(start, now)
         self._drain_puncher(now)
 
     def _drain_puncher(self, now: float) -> None:

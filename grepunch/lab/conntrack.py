@@ -24,12 +24,14 @@ _NLMSG_DONE = 3
 _SUBSYSTEM_CTNETLINK = 1 << 8
 _CT_GET = _SUBSYSTEM_CTNETLINK | 1
 _CT_DELETE = _SUBSYSTEM_CTNETLINK | 2
-_CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_STATUS, _CTA_TIMEOUT = 1, 2, 3, 7
+_CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_STATUS, _CTA_HELP, _CTA_TIMEOUT = 1, 2, 3, 5, 7
 _CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
 _CTA_IP_V4_SRC, _CTA_IP_V4_DST = 1, 2
+_CTA_HELP_NAME = 1
 _CTA_PROTO_NUM, _CTA_PROTO_SRC_PORT, _CTA_PROTO_DST_PORT = 1, 2, 3
 _NLA_TYPE_MASK = 0x3FFF
-_IPS_SEEN_REPLY = 1 << 1  # linux/netfilter/nf_conntrack_common.h
+# linux/netfilter/nf_conntrack_common.h
+_IPS_EXPECTED, _IPS_SEEN_REPLY, _IPS_ASSURED = 1, 2, 4
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _FAMILY = struct.pack("=BBH", socket.AF_INET, 0, 0)  # nfgenmsg: family, version, resource
 _ATTRIBUTE = struct.Struct("=HH")
@@ -47,13 +49,19 @@ class Direction:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """One entry of the table. ``timeout`` is the number of seconds it still has to live without traffic."""
+    """One entry of the table. ``timeout`` is the number of seconds it still has to live without traffic.
+
+    ``helper`` names what reads along (empty: nothing); ``expected``: a helper of another flow had announced this one.
+    """
 
     protocol: int
     original: Direction
     reply: Direction
     replied: bool
     timeout: int
+    helper: str
+    expected: bool
+    assured: bool
 
 
 def _attributes(data: bytes) -> dict[int, bytes]:
@@ -105,7 +113,19 @@ def flows() -> list[Flow]:
         _, reply = _direction(fields[_CTA_TUPLE_REPLY])
         status = int.from_bytes(fields.get(_CTA_STATUS, b""), "big")
         timeout = int.from_bytes(fields.get(_CTA_TIMEOUT, b""), "big")
-        found.append(Flow(protocol, original, reply, bool(status & _IPS_SEEN_REPLY), timeout))
+        helper = _attributes(fields.get(_CTA_HELP, b"")).get(_CTA_HELP_NAME, b"").rstrip(b"\0").decode("ascii")
+        found.append(
+            Flow(
+                protocol,
+                original,
+                reply,
+                replied=bool(status & _IPS_SEEN_REPLY),
+                timeout=timeout,
+                helper=helper,
+                expected=bool(status & _IPS_EXPECTED),
+                assured=bool(status & _IPS_ASSURED),
+            )
+        )
     return found
 
 

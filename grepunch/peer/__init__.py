@@ -15,12 +15,28 @@ from grepunch.peer.events import (
 )
 from grepunch.peer.hole import OVERHEAD, InnerMtu
 from grepunch.peer.machine import PeerMachine
+from grepunch.peer.mirror import (
+    MirrorClosed,
+    MirrorConnected,
+    MirrorData,
+    MirrorDial,
+    MirrorHangUp,
+    MirrorReceived,
+    MirrorTransmit,
+)
 
 __all__ = [
     "OVERHEAD",
     "HandshakeFailed",
     "InnerMtu",
     "MailboxSend",
+    "MirrorClosed",
+    "MirrorConnected",
+    "MirrorData",
+    "MirrorDial",
+    "MirrorHangUp",
+    "MirrorReceived",
+    "MirrorTransmit",
     "PathUp",
     "PeerConfig",
     "PeerContext",

@@ -7,6 +7,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address
 
 from grepunch.peer.hole import InnerMtu
+from grepunch.peer.mirror import MirrorTransmit
 from grepunch.ports import Form, GreSend
 from grepunch.punch.report import FormSummary
 from pptp.errors import Terminated
@@ -58,13 +59,15 @@ class StateChanged:
 class PathUp:
     """The first sealed frame of the peer came over this path, ``seconds`` after both were present.
 
-    ``same_lan``: the path lies within a network that both are connected to.
+    ``same_lan``: the path lies within a network that both are connected to. ``mirrored``: the NATs on it have seen a
+    PPTP call made for it.
     """
 
     address: IPv4Address
     form: Form
     seconds: float
     same_lan: bool
+    mirrored: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,4 +99,4 @@ class SessionEnded:
 
 
 PeerEvent = StateChanged | PathUp | PunchFailed | HandshakeFailed | InnerMtu | NetworkUp | NetworkDown | SessionEnded
-PeerTransmit = MailboxSend | GreSend
+PeerTransmit = MailboxSend | GreSend | MirrorTransmit

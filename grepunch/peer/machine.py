@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from ipaddress import IPv4Address
 
+from grepunch.peer.constants import DIRECT_AFTER, GOODBYE_WAIT, HANDSHAKE_RETRY, SETTLE_ROUNDS
 from grepunch.peer.context import PeerContext
 from grepunch.peer.direct import DirectPunch
 from grepunch.peer.events import (
@@ -29,6 +30,7 @@ from grepunch.peer.events import (
     StateChanged,
 )
 from grepunch.peer.hole import FirstFrame, HeardAgain, InnerMtu, Moved, Place, Silent
+from grepunch.peer.mirror import MirrorData, MirrorDial, MirrorHangUp, MirrorNews
 from grepunch.peer.session import SealedSession, SegmentOut
 from grepunch.ports import GreFrame, GreSend, PathNews
 from grepunch.punch.path import PathManager
@@ -56,15 +58,6 @@ from pptp.wire.vendor import (
     build_vendor_network,
     parse_vendor_network,
 )
-
-# ours, because a goodbye is worth a lost packet or two and no more
-GOODBYE_WAIT = 1.0
-# ours, because a rendezvous that is up answers in this time, and two attempts at once would poison each other's NATs
-DIRECT_AFTER = 4.0
-# ours, because a peer that is there but did not answer may be starting just now
-HANDSHAKE_RETRY = 1.0
-# ours: more rounds of passing things on than any chain of causes is long; beyond it is a loop, and a bug
-SETTLE_ROUNDS = 64
 
 _IP_PROTOCOLS = frozenset({int(Protocol.IPV4), int(Protocol.IPV6)})
 
@@ -134,8 +127,6 @@ class PeerMachine:
                     self._punch_directly(now)
                 case _Timer.HANDSHAKE:
                     self._initiate(now)
-                case _:
-                    pass
         self._exchange.handle_timeout(now)
         self._hole.handle_timeout(now)
         if self._direct is not None:
@@ -246,6 +237,12 @@ class PeerMachine:
             self._receive_inner(protocol, data, source, now)
         self._settle(now)
         return good
+
+    def receive_mirror(self, news: MirrorNews, now: float) -> None:
+        """What became of the connection that ``MirrorDial`` asked for."""
+        if self._session is not None:
+            self._session.mirror.receive(news, now)
+        self._settle(now)
 
     # -- what the endpoint asks --------------------------------------------------------------------------------
 
@@ -417,7 +414,9 @@ class PeerMachine:
         """Drop the session and what hung on it. A hole that was proven under the static keys stays."""
         direct = self._direct is not None and not self._mailbox
         place = self._hole.place if direct else None
-        self.drops.update(self._session.drops if self._session is not None else {})
+        if self._session is not None:
+            self.drops.update(self._session.drops)
+            self._out += self._session.abandon()
         self._session = None
         self._ending = None
         self.networks = frozenset()
@@ -456,7 +455,7 @@ class PeerMachine:
         out = session.transmits()
         for item in out:
             match item:
-                case GreSend():
+                case GreSend() | MirrorDial() | MirrorData() | MirrorHangUp():
                     self._out.append(item)
                 case SegmentOut(body=body):
                     sealed = build_vendor_network(SealedKind.SEGMENT, body)
@@ -510,8 +509,9 @@ class PeerMachine:
             match event:
                 case FirstFrame(place=place):
                     self._stop_punching(now)
+                    mirrored = self._session is not None and self._session.mirror.up
                     since = self._present_since if self._present_since is not None else now
-                    self._events.append(PathUp(*place, now - since, self._same_lan))
+                    self._events.append(PathUp(*place, now - since, self._same_lan, mirrored))
                 case Silent(seconds=seconds, dead=dead):
                     self._set_state(PeerState.REPAIRING, f"nothing heard for {seconds:.1f} s")
                     self._repair(now)
@@ -539,7 +539,7 @@ class PeerMachine:
 
     def _stop_punching(self, now: float) -> None:
         if self._session is not None:
-            self._session.traversal.stop(now)
+            self._session.stop_punching(now)
         self._stop_direct(now)
 
     # -- without a rendezvous ----------------------------------------------------------------------------------------

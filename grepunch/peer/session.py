@@ -12,10 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from grepunch.peer.mirror import Mirror, MirrorTransmit
 from grepunch.ports import GreSend
 from grepunch.signalling.arq import Arq, ArqFailed, Delivered
 from grepunch.signalling.messages import PptpMessage, build, parse
-from grepunch.traversal import Traversal, TraversalEvent
+from grepunch.traversal import PathProven, RoundStarts, Traversal, TraversalEvent
 from pptp.errors import Drop, PeerViolation, Terminated, TerminationCause, WireError
 from pptp.machine import earliest
 from pptp.session import ControlOut, Session, SessionEvent
@@ -37,7 +38,7 @@ class Taps:
     ppp: Callable[[int, bytes, bool], None] | None = None
 
 
-SealedTransmit = SegmentOut | PppFrame | GreSend
+SealedTransmit = SegmentOut | PppFrame | GreSend | MirrorTransmit
 SealedEvent = SessionEvent | TraversalEvent
 
 
@@ -46,6 +47,7 @@ class SealedSession:
 
     def __init__(self, arq: Arq, pptp: Session, traversal: Traversal, taps: Taps) -> None:
         self.traversal = traversal
+        self.mirror = Mirror()
         self.drops: Counter[Drop] = Counter()
         self._arq = arq
         self._pptp = pptp
@@ -67,13 +69,14 @@ class SealedSession:
 
     def deadline(self) -> float | None:
         """When :meth:`handle_timeout` is wanted next."""
-        return earliest(self._arq.deadline(), self._pptp.deadline(), self.traversal.deadline())
+        return earliest(self._arq.deadline(), self._pptp.deadline(), self.traversal.deadline(), self.mirror.deadline())
 
     def handle_timeout(self, now: float) -> None:
         """Act on what is due."""
         self._arq.handle_timeout(now)
         self._pptp.handle_timeout(now)
         self.traversal.handle_timeout(now)
+        self.mirror.handle_timeout(now)
         self.settle(now)
 
     # -- commands ---------------------------------------------------------------------------------------------
@@ -89,11 +92,21 @@ class SealedSession:
         self._pptp.path_up(now)
         self.settle(now)
 
+    def stop_punching(self, now: float) -> None:
+        """There is a path: look for no other."""
+        self.traversal.stop(now)
+        self.mirror.settled()
+
     def close(self, now: float) -> None:
         """Say goodbye."""
-        self.traversal.stop(now)
+        self.stop_punching(now)
         self._pptp.close(now)
         self.settle(now)
+
+    def abandon(self) -> list[MirrorTransmit]:
+        """The session is over for us, whatever was still to be said; what closes its connection."""
+        self.mirror.hang_up()
+        return self.mirror.transmits()
 
     @property
     def idle(self) -> bool:
@@ -135,8 +148,8 @@ class SealedSession:
 
     def _pass_on(self, now: float) -> bool:
         arq_events = self._arq.events()
-        for event in arq_events:
-            match event:
+        for heard in arq_events:
+            match heard:
                 case Delivered(message=message):
                     self._receive_message(message, now)
                 case ArqFailed():
@@ -159,6 +172,15 @@ class SealedSession:
                 self._send_message(build(item), now)
         self._take_segments()
         events: list[SealedEvent] = [*self._pptp.events(), *self.traversal.events()]
+        for event in events:
+            match event:
+                case RoundStarts(at=at, external=external):
+                    self.mirror.begin(at, external)
+                case PathProven():
+                    self.mirror.settled()
+                case _:
+                    pass
+        self._out += self.mirror.transmits()
         self._events += events
         return bool(arq_events or pptp_out or traversal_out or events)
 

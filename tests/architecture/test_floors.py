@@ -21,6 +21,7 @@ FLOORS = {
     "pptp.mtu": 0,
     "pptp.session": 1,
     "pptp.datapath": 1,
+    "pptp.mirrored": 1,
     "pptp.channel": 1,
     "pptp.control": 1,
     "pptp.ppp": 1,

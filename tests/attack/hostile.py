@@ -186,6 +186,8 @@ class Siege:
     def drain(self) -> None:
         """Take what the victim sends and reports; feed handshakes to the attacker's own exchange."""
         for item in self.machine.transmits():
+            if not isinstance(item, MailboxSend | GreSend):
+                continue  # what TCP carries shows nothing
             blob = item.blob if isinstance(item, MailboxSend) else item.ppp
             if isinstance(item, MailboxSend):
                 self.blobs.append(blob)

@@ -508,7 +508,7 @@ class World(simnat.World):
         for item in host.machine.transmits():
             if isinstance(item, MailboxSend):
                 self._send_blob(host, item.blob)
-            else:
+            elif isinstance(item, GreSend):
                 host.destinations.sent(item.destination, host.traffic)
                 self.send_gre(host, item)
         host.log += [(self.now, event) for event in host.machine.events()]

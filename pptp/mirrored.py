@@ -1,0 +1,169 @@
+"""The mirrored handshake: one TCP connection on which each side is PNS and PAC at once.
+
+A NAT with a PPTP helper admits enhanced GRE for a call whose control connection it saw as the client's NAT. Where
+both peers are behind such NATs each has to look like the client, so each sends what a PNS sends and answers what a
+PAC is asked: two control connections (RFC 2637 section 3.1) on one TCP connection between port 1723 and port 1723,
+mirror images of each other. The call itself is announced by the PAC (Incoming-Call-Request, section 2.9) with Call
+ID 0: that one opens the same flow of GRE that passes NATs without a helper, so one form serves both kinds.
+
+Deviation: section 3.1.3 settles a collision of two Start-Control-Connection-Requests by giving one of them up; here
+both are answered, because each NAT waits for the reply to the one it saw go out.
+
+The owner carries the stream, one message in one segment (helpers read no further than the first), and keeps the
+connection open and quiet for as long as the call is wanted: any goodbye on it, and its end, makes the helpers forget
+the flow. There is none in here, therefore; who is done closes the transport.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pptp.control import (
+    CallEnded,
+    CallEstablished,
+    CallRequested,
+    ControlConfig,
+    ControlConnection,
+    ControlEstablished,
+    ControlEvent,
+)
+from pptp.errors import Terminated, TerminationCause, WireError
+from pptp.machine import earliest
+from pptp.wire.control import ControlType, MessageSplitter, control_type, parse_message
+
+# RFC 2637 section 3.1.3
+CONTROL_PORT = 1723
+# RFC 2637 section 4.1, with what NATs without a helper make of it: only 0 in both directions is passed by all
+CALL_ID = 0
+# ours, because both sides are there and began together: what has not come by then will not come
+ANSWER_WAIT = 10.0
+
+# what concerns the control connection that we started, and our call as PNS; the rest concerns the peer's
+_FOR_OURS = frozenset(
+    {
+        ControlType.START_REPLY,
+        ControlType.ECHO_REPLY,
+        ControlType.INCOMING_CALL_REQUEST,
+        ControlType.INCOMING_CALL_CONNECTED,
+        ControlType.CALL_DISCONNECT_NOTIFY,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MirroredCallUp:
+    """Event: both calls are established, so both NATs have seen what they wait for."""
+
+
+MirroredEvent = MirroredCallUp | Terminated
+
+
+class MirroredCall:
+    """See the module. Made when the TCP connection is up and gone with it; the last event is ``Terminated``."""
+
+    def __init__(self) -> None:
+        config = ControlConfig(
+            first_wait=ANSWER_WAIT,
+            reply_wait=ANSWER_WAIT,
+            call_wait=ANSWER_WAIT,
+            max_calls=1,
+            echo_interval=None,
+            echo_wait=None,
+        )
+        self._ours = ControlConnection(config, initiator=True)
+        self._theirs = ControlConnection(config, initiator=False)
+        self._splitter = MessageSplitter()
+        self._established = 0
+        self._calls = 0
+        self._over = False
+        self._out: list[bytes] = []
+        self._events: list[MirroredEvent] = []
+
+    # -- the machine contract -------------------------------------------------------------------------------
+
+    def transmits(self) -> list[bytes]:
+        """Drain the messages to send, each to be a segment of its own."""
+        out, self._out = self._out, []
+        return out
+
+    def events(self) -> list[MirroredEvent]:
+        """Drain what happened; nothing follows ``Terminated``."""
+        events, self._events = self._events, []
+        return events
+
+    def deadline(self) -> float | None:
+        """When :meth:`handle_timeout` is wanted next."""
+        return None if self._over else earliest(self._ours.deadline(), self._theirs.deadline())
+
+    def handle_timeout(self, now: float) -> None:
+        """End it where the peer has been silent too long."""
+        if not self._over:
+            self._ours.handle_timeout(now)
+            self._theirs.handle_timeout(now)
+            self._settle(now)
+
+    # -- commands -------------------------------------------------------------------------------------------
+
+    def open(self, now: float) -> None:
+        """The TCP connection is up."""
+        self._ours.open(now)
+        self._theirs.open(now)
+        self._settle(now)
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Octets of the stream. What is no control message ends it, unanswered."""
+        if self._over:
+            return
+        try:
+            self._splitter.feed(data)
+            while not self._over and (message := self._splitter.next_message()) is not None:
+                concerned = self._ours if control_type(parse_message(message)) in _FOR_OURS else self._theirs
+                concerned.receive_message(message, now)
+                self._settle(now)
+        except WireError as error:
+            self._end(Terminated(TerminationCause.PROTOCOL_ERROR, str(error)))
+
+    def transport_closed(self, now: float) -> None:
+        """The TCP connection is gone, and with it what the NATs knew."""
+        self._end(Terminated(TerminationCause.LOST_CARRIER, "the mirrored control connection was closed"))
+
+    @property
+    def up(self) -> bool:
+        """Whether both calls are established."""
+        return self._calls == 2 and not self._over
+
+    # -- what follows ---------------------------------------------------------------------------------------
+
+    def _settle(self, now: float) -> None:
+        while not self._over:
+            events = [(one, event) for one in (self._ours, self._theirs) for event in one.events()]
+            for one, event in events:
+                self._take(one, event, now)
+            if self._over:
+                return
+            self._out += [*self._ours.transmits(), *self._theirs.transmits()]
+            if not events:
+                return
+
+    def _take(self, one: ControlConnection, event: ControlEvent, now: float) -> None:
+        match event:
+            case ControlEstablished():
+                self._established += 1
+                if self._established == 2:  # not sooner: the peer's NAT must have seen our reply to its request
+                    self._theirs.place_incoming_call(CALL_ID, now)
+            case CallRequested(call=call) if call.incoming:
+                one.accept_call(call.handle, CALL_ID, now)
+            case CallEstablished():
+                self._calls += 1
+                if self._calls == 2:
+                    self._events.append(MirroredCallUp())
+            case CallEnded(cause=cause) | (Terminated() as cause):
+                self._end(cause)
+            case _:
+                pass
+
+    def _end(self, cause: Terminated) -> None:
+        if not self._over:
+            self._over = True
+            self._out.clear()  # the peer hears of it by the end of the connection
+            self._events.append(cause)

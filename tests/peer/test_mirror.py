@@ -1,0 +1,150 @@
+"""When a mirrored handshake is tried, what ends it, and that two of them find each other."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+from grepunch.peer.mirror import (
+    CONNECT_WAIT,
+    MIRROR_AFTER,
+    REDIAL_AFTER,
+    Mirror,
+    MirrorClosed,
+    MirrorConnected,
+    MirrorData,
+    MirrorDial,
+    MirrorHangUp,
+    MirrorReceived,
+)
+
+PEER = IPv4Address("203.0.113.9")
+START = 100.0
+DIAL_AT = START + MIRROR_AFTER
+
+
+def dialled() -> Mirror:
+    mirror = Mirror()
+    mirror.begin(START, PEER)
+    mirror.handle_timeout(DIAL_AT)
+    assert mirror.transmits() == [MirrorDial(PEER)]
+    return mirror
+
+
+def connected() -> tuple[Mirror, Mirror]:
+    pair = (dialled(), dialled())
+    for mirror in pair:
+        mirror.receive(MirrorConnected(), DIAL_AT)
+    return pair
+
+
+def talk(pair: tuple[Mirror, Mirror]) -> None:
+    while out := [(side, item) for side in (0, 1) for item in pair[side].transmits()]:
+        for side, item in out:
+            assert isinstance(item, MirrorData)
+            pair[1 - side].receive(MirrorReceived(item.message), DIAL_AT)
+
+
+def test_it_waits_for_the_punch_and_dials_a_second_after_the_common_start() -> None:
+    mirror = Mirror()
+    assert mirror.deadline() is None
+    mirror.begin(START, PEER)
+    assert mirror.deadline() == DIAL_AT
+    mirror.handle_timeout(DIAL_AT - 0.01)
+    assert mirror.transmits() == []
+    mirror.handle_timeout(DIAL_AT)
+    assert mirror.transmits() == [MirrorDial(PEER)]
+
+
+def test_a_path_that_is_proven_first_makes_it_unnecessary() -> None:
+    mirror = Mirror()
+    mirror.begin(START, PEER)
+    mirror.settled()
+    assert mirror.deadline() is None
+    mirror.handle_timeout(DIAL_AT)
+    assert mirror.transmits() == []
+
+
+def test_a_path_that_is_proven_while_it_connects_ends_the_attempt() -> None:
+    mirror = dialled()
+    mirror.settled()
+    assert mirror.transmits() == [MirrorHangUp()]
+    mirror.receive(MirrorConnected(), DIAL_AT)
+    assert mirror.transmits() == []
+
+
+def test_two_of_them_bring_the_call_up_and_keep_the_connection_when_the_path_is_proven() -> None:
+    pair = connected()
+    talk(pair)
+    for mirror in pair:
+        assert mirror.up
+        mirror.settled()
+        assert mirror.up
+        assert mirror.transmits() == []
+        assert mirror.deadline() is None
+
+
+def test_a_handshake_under_way_is_not_broken_off_either() -> None:
+    """The peer may already have its path through it."""
+    one, _ = connected()
+    one.transmits()
+    one.settled()
+    assert one.transmits() == []
+    assert not one.up
+
+
+def test_nobody_answering_ends_the_attempt() -> None:
+    mirror = dialled()
+    mirror.handle_timeout(DIAL_AT + CONNECT_WAIT)
+    assert mirror.transmits() == [MirrorHangUp()]
+    assert mirror.deadline() is None
+
+
+def test_a_refusal_is_asked_again_until_the_attempt_is_over() -> None:
+    mirror = dialled()
+    now, dials = DIAL_AT, 1
+    while True:
+        mirror.receive(MirrorClosed(), now)
+        due = mirror.deadline()
+        if due is None:
+            break
+        mirror.handle_timeout(due)
+        assert mirror.transmits() == [MirrorDial(PEER)]
+        now, dials = due, dials + 1
+    assert dials == CONNECT_WAIT / REDIAL_AFTER
+
+
+def test_a_stranger_on_the_connection_is_hung_up_on_without_a_word() -> None:
+    one, _ = connected()
+    one.transmits()
+    one.receive(MirrorReceived(b"SSH-2.0-somebody\r\n"), DIAL_AT)
+    assert one.transmits() == [MirrorHangUp()]
+    assert not one.up
+
+
+def test_a_connection_that_is_lost_is_forgotten_and_the_next_round_dials_anew() -> None:
+    pair = connected()
+    talk(pair)
+    one = pair[0]
+    one.receive(MirrorClosed(), DIAL_AT + 60)
+    assert not one.up
+    assert one.transmits() == []
+    one.begin(DIAL_AT + 70, PEER)
+    one.handle_timeout(DIAL_AT + 70 + MIRROR_AFTER)
+    assert one.transmits() == [MirrorDial(PEER)]
+
+
+def test_a_new_round_without_a_path_replaces_a_call_that_no_longer_helps() -> None:
+    pair = connected()
+    talk(pair)
+    one = pair[0]
+    one.begin(DIAL_AT + 70, PEER)
+    assert one.up
+    one.handle_timeout(DIAL_AT + 70 + MIRROR_AFTER)
+    assert one.transmits() == [MirrorDial(PEER)]
+    assert not one.up
+
+
+def test_hanging_up_without_a_connection_says_nothing() -> None:
+    mirror = Mirror()
+    mirror.hang_up()
+    assert mirror.transmits() == []
