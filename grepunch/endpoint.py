@@ -12,7 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack, suppress
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from grepunch import __version__, interface
@@ -160,15 +160,19 @@ class Endpoint:
                 remote=peer.address,
                 own_public_key=keys.public_key,
                 entropy=entropy,
+                allowed=peer.allowed,
             ),
             clock=lambda: self._meetings.clock_of(peer.name) if self._meetings is not None else None,
             interfaces=self._interface.host_interfaces,
             entropy=entropy,
         )
         traffic = PeerTraffic(peer.name, PeerMachine(context, exchange))
-        own = (IPv4Network(peer.address),) if peer.address is not None else ()
-        self._addresses.add(peer.name, traffic, (*own, *peer.allowed))
+        self._give_addresses(peer, traffic, peer.address)
         return traffic
+
+    def _give_addresses(self, peer: PeerProfile, traffic: PeerTraffic, address: IPv4Address | None) -> None:
+        own = (IPv4Network(address),) if address is not None else ()
+        self._addresses.add(peer.name, traffic, (*own, *peer.allowed))
 
     # -- life -------------------------------------------------------------------------------------------------
 
@@ -357,9 +361,8 @@ class Endpoint:
         for event in machine.events():
             try:
                 self._take(traffic, event)
-            except Failure as failed:  # this host would not have an address or a route
-                if not self._fault.done():
-                    self._fault.set_exception(failed)
+            except Failure as failed:
+                self._host_refused(traffic, event, failed)
         deadline, armed = machine.deadline(), self._armed.get(traffic.name)
         if deadline is None or (armed is not None and armed[0] <= deadline):
             return  # a timer that fires early is harmless, and cheaper than arming anew for every batch
@@ -368,6 +371,21 @@ class Endpoint:
         delay = min(max(0.0, deadline - now()), LONGEST_SLEEP)
         handle = asyncio.get_running_loop().call_later(delay, self._timer_fired, traffic)
         self._armed[traffic.name] = (deadline, handle)
+
+    def _host_refused(self, traffic: PeerTraffic, event: PeerEvent, failed: Failure) -> None:
+        """This host would not have an address or a route. One that the peer chose ends no more than its session."""
+        peer = self._profile_of(traffic)
+        chosen = peer.address is None or self._profile.interface.address is None
+        clash = isinstance(event, Ipv4Up) and failed.verdict.kind is VerdictKind.ADDRESS_CLASH
+        if self._options.role is Role.SERVE and chosen and clash:
+            self._reporter.report(Notice(f"refused: {failed.verdict.detail}", Level.WARNING, traffic.name))
+            traffic.machine.refuse(failed.verdict.detail, now())
+            asyncio.get_running_loop().call_soon(self._flush, traffic)
+        elif not self._fault.done():
+            self._fault.set_exception(failed)
+
+    def _profile_of(self, traffic: PeerTraffic) -> PeerProfile:
+        return next(peer for peer in self._profile.peers if peer.name == traffic.name)
 
     def _timer_fired(self, traffic: PeerTraffic) -> None:
         self._armed.pop(traffic.name, None)
@@ -387,13 +405,14 @@ class Endpoint:
             case InnerMtu(octets=octets):
                 self._interface.peer_mtu(name, octets)
             case Ipv4Up(local=local, remote=remote):
-                peer = next(peer for peer in self._profile.peers if peer.name == name)
-                self._addresses.add(name, traffic, (IPv4Network(remote), *peer.allowed))
                 self._interface.peer_up(name, local, remote)
+                self._give_addresses(self._profile_of(traffic), traffic, remote)
             case Ipv6Up(local=local_identifier, remote=remote_identifier):
                 self._addresses.set_interface_identifier(name, remote_identifier)
                 self._interface.ipv6_up(local_identifier)
             case SessionEnded():
+                peer = self._profile_of(traffic)
+                self._give_addresses(peer, traffic, peer.address)
                 self._addresses.set_interface_identifier(name, None)
                 self._interface.peer_down(name)
             case _:

@@ -139,13 +139,27 @@ class TunnelInterface:
         return self._plan.mtu
 
     def peer_up(self, name: str, local: IPv4Address, remote: IPv4Address) -> None:
-        """IPv4 is up with a peer: its routes, and the addresses that it gave where the profile has none."""
+        """IPv4 is up with a peer: its routes, and the addresses that it gave where the profile has none.
+
+        Where this raises everything is as it was.
+        """
+        if local == remote:
+            _fail(AddressClash(f"{remote} is the address of both ends.", "Set interface.address and peer.address."))
+        before, plan = self._routes.get(name), self._plan
         self._routes[name] = _networks(self._profile, name)
-        addresses = self._plan.addresses
+        addresses = plan.addresses
         if self._profile.interface.address is None:
             addresses = (IPv4Interface(f"{local}/32"), *(a for a in addresses if a.version == 6))
             self._routes[name].append(IPv4Network(remote))
-        self._apply(replace(self._plan, addresses=addresses))
+        try:
+            self._apply(replace(plan, addresses=addresses))
+        except Failure:
+            if before is None:
+                del self._routes[name]
+            else:
+                self._routes[name] = before
+            self._restore()
+            raise
 
     def ipv6_up(self, identifier: bytes) -> None:
         """IPV6CP is up: our link-local address with the identifier of 8 octets that was agreed."""
@@ -169,6 +183,11 @@ class TunnelInterface:
         """This host's other addresses, for LAN candidates."""
         with host_verdicts():
             return host_interfaces(self._profile.interface.name)
+
+    def _restore(self) -> None:
+        """After a change that this host refused half-way: back to what was there before."""
+        with host_verdicts():
+            self._netconf.apply(self._plan)
 
     def _apply(self, plan: InterfacePlan) -> None:
         routes: tuple[IPv4Network | IPv6Network, ...] = tuple(

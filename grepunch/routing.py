@@ -37,7 +37,8 @@ class AddressTable(Generic[OwnerT]):
 
     def add(self, name: str, owner: OwnerT, networks: Sequence[IPv4Network | IPv6Network]) -> None:
         """``name``'s addresses: its own as a /32, and the prefixes it is allowed."""
-        self._owned[name] = _Owned(owner, tuple(networks))
+        known = self._owned.get(name)
+        self._owned[name] = _Owned(owner, tuple(networks), known.interface_identifier if known is not None else None)
         self._destinations.clear()
 
     def set_interface_identifier(self, name: str, identifier: bytes | None) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from ipaddress import IPv4Address
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address, IPv4Network
 
 from pptp.control import ControlConfig
 from pptp.mtu import LARGEST_OUTER, OVERHEAD_SEALED_V0, inner_mtu
@@ -22,6 +22,9 @@ PUNCHED_CALL_ID = 0
 # here is far below a second, and the first request is easily lost: one side's path is there a moment before the other's
 RESTART_TIMER = 1.0
 
+# RFC 1918 section 3, RFC 6598 section 7
+PRIVATE = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")))
+
 _UNIVERSAL_BIT = 0x02
 
 
@@ -38,13 +41,20 @@ def session_factory(
     remote: IPv4Address | None,
     own_public_key: bytes,
     entropy: Callable[[int], bytes],
+    allowed: Sequence[IPv4Network] = (),
 ) -> Callable[[], Session]:
-    """Makes sessions whose IPCP must end in the profile's addresses, where it names both.
+    """Makes sessions whose IPCP must end in the profile's addresses, as far as it names them.
+
+    What it leaves open the peer may choose among the private addresses and what it is ``allowed`` anyway: nobody who
+    leaves out an address means to let the peer take the place of a public server.
 
     Neither a PPTP nor an LCP Echo ever ends a session here: only the path manager judges silence. The largest inner
     packet differs from path to path, so LCP announces the largest there can be.
     """
-    strict = local is not None and remote is not None
+
+    def may_choose(address: IPv4Address) -> bool:
+        return address not in (local, remote) and any(address in network for network in (*PRIVATE, *allowed))
+
     config = SessionConfig(
         dials=dials,
         call_id=PUNCHED_CALL_ID,
@@ -58,7 +68,7 @@ def session_factory(
                 echo_failures=0,
             ),
             control_protocols=(
-                IpcpPolicy(local=local, remote=remote, strict=strict),
+                IpcpPolicy(local=local, remote=remote, strict=True, may_choose=may_choose),
                 Ipv6cpPolicy(interface_identifier=interface_identifier(own_public_key)),
             ),
             retransmission=Retransmission(restart_timer=RESTART_TIMER),

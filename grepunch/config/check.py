@@ -148,6 +148,8 @@ def _check_ways_to_meet(data: Mapping[str, object], peers: list[_Peer], found: F
 def _check_interface(table: Mapping[str, object], peers: list[_Peer], found: Findings) -> None:
     address = read_value(table, "address", rules.INTERFACE_ADDRESS)
     own = address if isinstance(address, IPv4Interface) else None
+    if "address" not in table and len(peers) > 1:
+        found.faults.append((("interface", "address"), "is missing: with several peers none may choose it"))
     for peer in peers:
         _check_peer_address(peer, own, len(peers), found)
     routes, _ = read_each(table, "routes", rules.ROUTE, ("interface",))

@@ -42,7 +42,7 @@ class Interface:
     name: Annotated[str, rules.INTERFACE_NAME]
     """Name of the device, at most 15 characters."""
     address: Annotated[IPv4Interface | None, rules.INTERFACE_ADDRESS] = None
-    """Our address inside the tunnel with its prefix; without it, the one that the peer gives by IPCP."""
+    """Our address inside the tunnel with its prefix; without it, the private one that the only peer gives by IPCP."""
     routes: tuple[Annotated[IPv4Network, rules.ROUTE], ...] = ()
     """Prefixes routed into the tunnel, each inside what some peer is allowed."""
     mtu: Annotated[int | None, rules.MTU] = None
@@ -90,7 +90,7 @@ class Peer:
     preshared_key: Annotated[SecretReference | None, rules.SECRET] = None
     """A secret that both sides hold, by reference; 32 octets in base64."""
     address: Annotated[IPv4Address | None, rules.ADDRESS] = None
-    """Its address inside the tunnel; without it, the one it names by IPCP."""
+    """Its address inside the tunnel; without it, the private or allowed one that it names by IPCP."""
     allowed: tuple[Annotated[IPv4Network, rules.PREFIX], ...] = ()
     """Prefixes it may use beside its address."""
     last_known_address: Annotated[IPv4Address | None, rules.EXTERNAL_ADDRESS] = None

@@ -175,6 +175,13 @@ class PeerMachine:
             self._timers.arm(_Timer.GOODBYE, now + GOODBYE_WAIT)
         self._settle(now)
 
+    def refuse(self, why: str, now: float) -> None:
+        """End this session, and tell the peer: this host will not have what was agreed on."""
+        if self._session is not None and not self._closing:
+            self._ending = Terminated(TerminationCause.NOT_AGREED, why)
+            self._session.close(now)
+        self._settle(now)
+
     def heard(self, now: float) -> None:
         """The fast path took data from the hole (once per batch)."""
         self._hole.received(now)
@@ -479,7 +486,7 @@ class PeerMachine:
                 case RoundFailed():
                     self._punch_failed(event, now)
                 case Terminated():
-                    self._ending = event
+                    self._ending = self._ending or event
                 case _:
                     pass
         return bool(out or events)

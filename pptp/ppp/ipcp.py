@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -53,16 +53,21 @@ def _usable(value: bytes) -> bool:
     return bool(value[0]) and not (address.is_loopback or address.is_multicast or address.is_reserved)
 
 
+def _any_address(address: IPv4Address) -> bool:
+    return True
+
+
 class _AddressRule(Rule):
     """IP-Address (RFC 1332 section 3.3), of both ends."""
 
     type = OPTION_IP_ADDRESS
     name = "IP address"
 
-    def __init__(self, local: IPv4Address | None, remote: IPv4Address | None, strict: bool) -> None:
-        self._local = local
-        self._remote = None if remote is None else remote.packed
-        self._strict = strict
+    def __init__(self, policy: IpcpPolicy) -> None:
+        self._local = policy.local
+        self._remote = None if policy.remote is None else policy.remote.packed
+        self._strict = policy.strict
+        self._may_choose = policy.may_choose
 
     def required_locally(self) -> bool:
         return self._strict or self._local is None
@@ -77,19 +82,24 @@ class _AddressRule(Rule):
         """Insist where the address is fixed, else take what the peer gives."""
         if asked is None or (self._strict and self._local is not None):
             return asked
-        return suggested if _usable(suggested) else asked
+        return suggested if self._choosable(suggested) else asked
 
     def agreed(self, value: bytes | None) -> None:
         if value is not None and not _usable(value):
             raise PeerViolation("the peer gives us no address")
 
     def review(self, value: bytes, own: bytes | None) -> Verdict:
-        if _usable(value) and (value == self._remote or not (self._strict and self._remote)):
+        if value == self._remote or (self._choosable(value) and not (self._strict and self._remote)):
             return Ack()
+        if self._remote is None and _usable(value):
+            raise PeerViolation(f"the peer's address {IPv4Address(value)} is not one that it may choose")
         return Rej() if self._remote is None else Nak(self._remote)
 
+    def _choosable(self, value: bytes) -> bool:
+        return _usable(value) and self._may_choose(IPv4Address(value))
+
     def missing(self) -> bytes | None:
-        return self._remote
+        return _UNKNOWN.packed if self._remote is None and self._strict else self._remote
 
 
 class _ServerRule(Rule):
@@ -119,8 +129,8 @@ class IpcpPolicy:
 
     ``local`` and ``remote`` are the addresses of the two ends, ``None`` what the peer says. With ``strict`` the
     result is exactly these or IPCP fails; without, the peer may have another address than ``remote`` and may give us
-    another than ``local``. ``dns`` and ``wins`` (at most two each) are given to a peer that asks; with ``ask_dns`` and
-    ``ask_wins`` we ask for the peer's.
+    another than ``local``. Of what is the peer's to say, ``may_choose`` tells which addresses are good. ``dns`` and
+    ``wins`` (at most two each) are given to a peer that asks; with ``ask_dns`` and ``ask_wins`` we ask for the peer's.
     """
 
     local: IPv4Address | None = None
@@ -131,6 +141,7 @@ class IpcpPolicy:
     ask_dns: bool = False
     ask_wins: bool = False
     essential: bool = True
+    may_choose: Callable[[IPv4Address], bool] = _any_address
 
     @property
     def protocol(self) -> int:
@@ -150,7 +161,7 @@ class IpcpPolicy:
 
     def _rules(self) -> Iterator[Rule]:
         """In the order in which other systems ask: 3, 129, 130, 131, 132."""
-        yield _AddressRule(self.local, self.remote, self.strict)
+        yield _AddressRule(self)
         give = dict(zip(_DNS, self.dns, strict=False)) | dict(zip(_WINS, self.wins, strict=False))
         for kind in sorted(_DNS + _WINS):
             yield _ServerRule(kind, give.get(kind), self.ask_dns if kind in _DNS else self.ask_wins)

@@ -52,6 +52,7 @@ def test_all_faults_at_once_in_the_order_of_the_file() -> None:
         ('"10.66.0.2"', '"10.66.0.1"', "16: peer[0].address: the same as interface.address, which is ours"),
         ('"10.66.0.2"', '"192.168.50.4"', "23: peer[1].allowed[0]: 192.168.50.0/24 overlaps 192.168.50.4 of peer[0]"),
         ('address = "10.66.0.2"\n', "", "12: peer[0].address: is missing: with several peers each needs its own"),
+        ('address = "10.66.0.1/24"\n', "", "2: interface.address: is missing: with several peers none may choose it"),
         ('"203.0.113.9"', '"224.0.0.1"', "17: peer[0].last_known_address: expected the IPv4 address the peer is seen"),
         ('"203.0.113.9"', '"192.168.50.7"', "5: interface.routes[0]: 192.168.50.0/24 contains peer[0].last_known"),
         ('routes = ["192.168.50.0/24",', 'routes = ["0.0.0.0/0",', "5: interface.routes[0]: expected a prefix longer"),

@@ -45,6 +45,8 @@ def test_a_link_local_address_is_owned_by_its_interface_identifier() -> None:
     assert addresses.owner_of(link_local) == "bob!"
     assert addresses.may_send("bob", link_local)
     assert not addresses.may_send("eve", link_local)
+    addresses.add("bob", "bob!", [IPv4Network("10.66.0.2/32")])
+    assert addresses.owner_of(link_local) == "bob!", "IPV6CP may be quicker than IPCP"
     addresses.set_interface_identifier("bob", None)
     assert addresses.owner_of(link_local) is None
 
