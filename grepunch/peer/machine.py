@@ -10,14 +10,11 @@ keys that expired unrenewed, or when the same peer begins a newer one; silence a
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from enum import Enum
-from ipaddress import IPv4Address
 
 from grepunch.peer.constants import DIRECT_AFTER, GOODBYE_WAIT, HANDSHAKE_RETRY, SETTLE_ROUNDS
 from grepunch.peer.context import PeerContext
-from grepunch.peer.direct import DirectPunch
 from grepunch.peer.events import (
     HandshakeFailed,
     MailboxSend,
@@ -32,11 +29,10 @@ from grepunch.peer.events import (
 from grepunch.peer.hole import FirstFrame, HeardAgain, InnerMtu, Moved, Place, Silent
 from grepunch.peer.mirror import MirrorData, MirrorDial, MirrorHangUp, MirrorNews
 from grepunch.peer.session import SealedSession, SegmentOut
+from grepunch.peer.view import PeerView
 from grepunch.ports import GreFrame, GreSend, PathNews
-from grepunch.punch.path import PathManager
 from grepunch.punch.plan import Proven
 from grepunch.punch.puncher import WindowEnded
-from grepunch.punch.report import FormSummary
 from grepunch.secure.events import ConfirmWanted, ExchangeFailed, KeysDropped, KeysLive, KeysReady
 from grepunch.secure.exchange import KeyExchange
 from grepunch.secure.fragments import build_fragments
@@ -68,23 +64,13 @@ class _Timer(Enum):
     HANDSHAKE = "handshake"
 
 
-class PeerMachine:
+class PeerMachine(PeerView):
     """See the module. ``exchange`` is the peer's own, and knows its key."""
 
     def __init__(self, context: PeerContext, exchange: KeyExchange) -> None:
-        self.config = context.config
-        self.taps = context.taps
-        self.state = PeerState.WAITING
-        self.drops: Counter[Drop] = Counter()
-        self.networks: frozenset[int] = frozenset()  # the network protocols that are open
-        self._context = context
-        self._exchange = exchange
-        self._hole = context.make_hole()
-        self._session: SealedSession | None = None
-        self._direct: DirectPunch | None = None
+        super().__init__(context, exchange)
         self._mailbox = False
         self._incarnation: object = None
-        self._last_address: IPv4Address | None = None
         self._same_lan = False
         self._reply_to: Place | None = None
         self._present_since: float | None = None
@@ -250,64 +236,6 @@ class PeerMachine:
         if self._session is not None:
             self._session.mirror.receive(news, now)
         self._settle(now)
-
-    # -- what the endpoint asks --------------------------------------------------------------------------------
-
-    @property
-    def hole(self) -> Place | None:
-        """Where data goes; None while there is no path."""
-        return self._hole.place
-
-    @property
-    def path(self) -> PathManager:
-        """What is known of the path."""
-        return self._hole.path
-
-    @property
-    def sending_pair(self) -> SealedPair | None:
-        """The keys to seal with."""
-        return self._exchange.current
-
-    def pair(self, local_index: int) -> SealedPair | None:
-        """The keys to open with."""
-        return self._exchange.pairs.get(local_index)
-
-    def settled_on(self, pair: SealedPair) -> bool:
-        """Whether a frame under ``pair`` from the hole tells nothing new about keys or path."""
-        return pair is self._exchange.live and self._hole.heard
-
-    def sends_to(self, address: IPv4Address) -> bool:
-        """Whether packets of ours go there: news from the network and probes are not this peer's unless they do."""
-        return any(part is not None and part.aims_at(address) for part in (self._hole, self._direct, self._session))
-
-    def trusts(self, address: IPv4Address) -> bool:
-        """Whether the peer has proven that it receives at ``address``: only there a handshake is answered."""
-        place = self._hole.place
-        if (place is not None and place[0] == address) or address == self._last_address:
-            return True
-        return self._direct is not None and self._direct.has_proven(address)
-
-    @property
-    def peer_external(self) -> IPv4Address | None:
-        """The peer's external address, as far as known."""
-        if self._hole.place is not None:
-            return self._hole.place[0]
-        if self._session is not None and self._session.traversal.peer_external is not None:
-            return self._session.traversal.peer_external
-        return self.config.last_known_address
-
-    @property
-    def punch_counts(self) -> tuple[FormSummary, ...]:
-        """What the punch under way has sent and heard so far."""
-        report = self._session.traversal.report if self._session is not None else None
-        if report is None and self._direct is not None:
-            report = self._direct.report
-        return report.summaries() if report is not None else ()
-
-    @property
-    def pair_drops(self) -> Mapping[Drop, int]:
-        """What the key exchange and its pairs have dropped, by cause."""
-        return self._exchange.drops
 
     # -- sealed frames --------------------------------------------------------------------------------------------
 
