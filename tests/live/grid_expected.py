@@ -16,15 +16,16 @@ G7K     drops version 1 with a Call ID other than 0       v1-0/0, v0
 G9      GRE leaves from another address than TCP          v1-0/0, v0, where the peer
                                                           knows that address
 G4 G4R  drops GRE; refuses GRE                            nothing
-G5      admits GRE only as part of a PPTP session seen    nothing without TCP 1723
+G5      admits GRE only as part of a PPTP session seen    v1-0/0, v0 within one
 G6      lets GRE out with the host's private address      nothing
 ======  ================================================  ==========================
 
 Of the forms that pass on both sides v1-0/0 is preferred. Where none does, the verdict says so, and where: side "here"
 is that of `dial`, b. Without a rendezvous `dial` has no word of the peer; silence alone is then "peer absent".
 
-The mirrored handshake wants NATs that keep the port of TCP, whose own input drops strays in silence, and through which
-version 1 comes from the address that TCP comes from; its GRE is the call's own, with Call ID 0 both ways.
+The mirrored handshake wants NATs that keep the port of TCP, and through which GRE comes from the address that TCP comes
+from. Its GRE is the call's own, with Call ID 0 both ways, which to netfilter is the same flow as version 0. A NAT whose
+own input answers a stray SYN with a refusal costs another try.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from enum import Enum
 
 from grepunch.ports import Form
 
-# 1: v1-0/0 wins; 0: v0 does; e, f: the same once a GRE echo has told where GRE comes from; m: v1-0/0 in the call of the
-# mirrored handshake; -: nothing passes
+# 1: v1-0/0 wins; 0: v0 does; e, f: the same once a GRE echo has told where GRE comes from; m, n: v1-0/0 or v0 in
+# the call of the mirrored handshake; -: nothing passes
 _MATRIX = """
       G0 G1 G1L G2 G2S G13 G15 G12 G16 G3 G7V0 G7V1 G7K G9 G4 G4R G5 G6
 G0    1  1  1   1  1   1   1   1   1   1  1    0    1   e  -  -   m  -
@@ -44,13 +45,13 @@ G1       1  1   1  1   1   1   1   1   1  1    0    1   e  -  -   m  -
 G1L         1   1  1   1   1   1   1   1  1    0    1   e  -  -   m  -
 G2              1  1   1   1   1   1   1  1    0    1   e  -  -   m  -
 G2S                1   1   1   1   1   1  1    0    1   e  -  -   -  -
-G13                    1   1   1   1   1  1    0    1   e  -  -   -  -
+G13                    1   1   1   1   1  1    0    1   e  -  -   m  -
 G15                        1   1   1   1  1    0    1   e  -  -   -  -
 G12                            1   1   1  1    0    1   e  -  -   m  -
 G16                                1   1  1    0    1   e  -  -   m  -
 G3                                     1  1    0    1   e  -  -   m  -
 G7V0                                      1    -    1   e  -  -   m  -
-G7V1                                           0    0   f  -  -   -  -
+G7V1                                           0    0   f  -  -   n  -
 G7K                                                 1   e  -  -   m  -
 G9                                                      e  -  -   -  -
 G4                                                         -  -   -  -
@@ -88,7 +89,7 @@ class Way(Enum):
     RELAY = "relay"  # frames through the rendezvous
 
 
-ABLE: frozenset[Way] = frozenset()  # the ways there are by now; a cell that needs another is blocked
+ABLE = frozenset({Way.MIRRORED})  # the ways there are by now; a cell that needs another is blocked
 RELAYED = "relay"  # what then stands for the form
 
 _FORMS = {
@@ -97,6 +98,7 @@ _FORMS = {
     "e": (Form.V1, Way.ECHO),
     "f": (Form.V0, Way.ECHO),
     "m": (Form.V1, Way.MIRRORED),
+    "n": (Form.V0, Way.MIRRORED),
 }
 
 
