@@ -1,6 +1,7 @@
 # make demo    two peers behind two symmetric NATs, on this machine: punch, ping, throughput
 # make test    lint, types, unit tests, live tests
 # make grid    every NAT class against every other, as a table
+# make bench   how fast it is beside OpenVPN, wireguard-go, Nebula, EasyTier and tinc; ARGS="--quick" for a look
 # make setup   what the others need; they call it themselves
 #
 # ARGS are handed on: make demo ARGS="--nat-a G2 --pcap demo.pcap"
@@ -8,7 +9,7 @@
 PYTHON := .venv/bin/python
 ARGS :=
 
-.PHONY: help setup demo test grid
+.PHONY: help setup demo test grid bench
 .DEFAULT_GOAL := help
 
 help:
@@ -28,3 +29,7 @@ test:
 grid:
 	@.ci/setup demo
 	@$(PYTHON) -m tests.live.grid $(ARGS)
+
+bench:
+	@.ci/setup bench
+	@$(PYTHON) -m tests.bench $(ARGS)

@@ -1,0 +1,53 @@
+"""Many dialling endpoints from one process that has loaded the program once: each is a fork in its own namespace.
+
+    python -m tests.bench.fleet FILE
+
+``FILE`` is a JSON list of objects with ``namespace``, ``profile``, ``runtime`` (a directory) and ``log``. Ends with
+SIGTERM, taking all of them along.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from grepunch import cli, endpoint
+from grepunch.lab.namespaces import entered
+
+
+def dial(namespace: str, profile: str, runtime: str, log: str) -> None:
+    """Be one of them: never returns."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.environ["XDG_RUNTIME_DIR"] = runtime
+    with entered(namespace):
+        cli.main(["dial", profile, "--json"])
+
+
+def main(arguments: list[str]) -> None:
+    """See the module."""
+    print(f"{endpoint.__name__} is loaded", flush=True)  # the endpoint's imports are shared by all, as pages
+    gc.freeze()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    children = []
+    for one in json.loads(Path(arguments[0]).read_text()):
+        child = os.fork()
+        if child == 0:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+            dial(**one)
+        children.append(child)
+    print("started", flush=True)
+    signal.sigwait({signal.SIGTERM})
+    for child in children:
+        os.kill(child, signal.SIGTERM)
+    for child in children:
+        os.waitpid(child, 0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

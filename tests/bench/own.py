@@ -1,0 +1,169 @@
+"""The contenders that are ours: the product, the original's way, and the bare line as the limit."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import grepunch
+from grepunch.secure.identity import Identity, encode_key, generate_private_key
+from tests.bench.contender import Contender, write_secret
+from tests.bench.wire import INNER, OUTER, SIDES, WIRE, Side, Site, other
+
+ROLES: dict[Side, str] = {"left": "serve", "right": "dial"}
+_UP_TIMEOUT = 30.0
+
+
+class Veth(Contender):
+    """No tunnel: what the kernel and iperf3 do on this machine."""
+
+    name: ClassVar[str] = "veth"
+    title: ClassVar[str] = "bare veth pair (the limit)"
+    setting: ClassVar[str] = "no tunnel, segments of up to 64 KB"
+    inner_mtu: ClassVar[int] = 1500
+
+    def missing(self) -> str:
+        """Nothing beyond the lab's own needs."""
+        return ""
+
+    def version(self) -> str:
+        """The kernel's."""
+        return f"Linux {platform.release()}"
+
+    def prepare(self, site: Site) -> None:
+        """Use the line itself."""
+        site.inner = {side: OUTER[side] for side in SIDES}
+        site.interfaces = dict.fromkeys(SIDES, WIRE)
+
+    def start(self, site: Site) -> None:
+        """Nothing to start."""
+
+
+class Original(Contender):
+    """A plain GRE version 0 forwarder without encryption: :mod:`tests.bench.original`."""
+
+    name: ClassVar[str] = "original"
+    title: ClassVar[str] = "the original's way (Python, GRE v0, no encryption)"
+    setting: ClassVar[str] = "one packet per wake-up"
+    inner_mtu: ClassVar[int] = 1476  # 1500 - IPv4 20 - GRE 4
+
+    def missing(self) -> str:
+        """Nothing beyond the lab's own needs."""
+        return ""
+
+    def version(self) -> str:
+        """Python's, as it has none itself."""
+        return f"Python {platform.python_version()}"
+
+    def prepare(self, site: Site) -> None:
+        """Choose the names."""
+        site.interfaces = dict.fromkeys(SIDES, "gre-plain")
+
+    def start(self, site: Site) -> None:
+        """Start both forwarders."""
+        script = str(Path(__file__).with_name("original.py"))
+        for side in SIDES:
+            addresses = (str(OUTER[side]), str(OUTER[other(side)]))
+            command = [sys.executable, script, site.interfaces[side], *addresses]
+            site.endpoints[side] = site.hosts[side].start(command, label="original")
+        for side in SIDES:
+            site.configure(side, self.inner_mtu)
+
+
+class Ours(Contender):
+    """The product as a user starts it, with profiles that name the other's address."""
+
+    name: ClassVar[str] = "ours"
+    title: ClassVar[str] = "grepunch-pptp"
+    setting: ClassVar[str] = "AES-256-GCM, sealed GRE"
+    inner_mtu: ClassVar[int] = 0
+    command: ClassVar[Sequence[str]] = ("-m", "grepunch")
+
+    def missing(self) -> str:
+        """Nothing: this is its own checkout."""
+        return ""
+
+    def version(self) -> str:
+        """The package's."""
+        return f"{grepunch.__version__} on Python {platform.python_version()}"
+
+    def prepare(self, site: Site) -> None:
+        """Make keys and write both profiles."""
+        identities = {side: Identity.from_private_key(generate_private_key(os.urandom)) for side in SIDES}
+        site.interfaces = dict.fromkeys(SIDES, "gp-bench")
+        for side in SIDES:
+            key = write_secret(site.directory / f"{side}.key", encode_key(identities[side].private_key) + "\n")
+            write_profile(profile_of(site, side), side, key, encode_key(identities[other(side)].public_key))
+
+    def start(self, site: Site) -> None:
+        """Start ``serve`` on the left and ``dial`` on the right; returns when both say that the peer is up."""
+        for side in SIDES:
+            self.start_endpoint(site, side)
+        for side in SIDES:
+            site.endpoints[side].wait_for('"event":"peer_up"', _UP_TIMEOUT)
+
+    def seconds_to_ready(self, site: Site) -> float:
+        """Seconds from the start of a lone ``serve`` until it punches, as it says itself."""
+        began = time.monotonic()
+        self.start_endpoint(site, "left")
+        alone = site.endpoints.pop("left")
+        alone.wait_for('"stage":"punching"', _UP_TIMEOUT)
+        took = time.monotonic() - began
+        alone.stop()
+        return took
+
+    def start_endpoint(self, site: Site, side: Side) -> None:
+        """Start one of the two."""
+        runtime = site.directory / f"run-{side}"
+        runtime.mkdir(mode=0o700, exist_ok=True)
+        site.endpoints[side] = site.hosts[side].start(
+            [sys.executable, *self.arguments(site, side), ROLES[side], str(profile_of(site, side)), "--json"],
+            label=ROLES[side],
+            environment={**os.environ, "XDG_RUNTIME_DIR": str(runtime)},
+        )
+
+    def arguments(self, site: Site, side: Side) -> Sequence[str]:
+        """What stands between the interpreter and the command."""
+        return self.command
+
+
+class OursChaCha(Ours):
+    """The same, allowed to agree on ChaCha20-Poly1305 alone: :mod:`tests.bench.endpoint`."""
+
+    name: ClassVar[str] = "ours-chacha"
+    title: ClassVar[str] = "grepunch-pptp, ChaCha20-Poly1305"
+    setting: ClassVar[str] = "ChaCha20-Poly1305, sealed GRE"
+    command: ClassVar[Sequence[str]] = ("-m", "tests.bench.endpoint", "--suite", "CHACHA20_POLY1305")
+
+
+def profile_of(site: Site, side: Side) -> Path:
+    """The profile of one host; its name is also that of the lock that all endpoints of this machine share."""
+    return site.directory / f"{site.name}-{side}.toml"
+
+
+def write_profile(path: Path, side: Side, key: Path, peer_key: str) -> None:
+    """The profile of one host, naming the other's address instead of a rendezvous."""
+    write_secret(
+        path,
+        "\n".join(
+            [
+                "version = 1",
+                "[interface]",
+                'name = "gp-bench"',
+                f'address = "{INNER[side]}/24"',
+                "[identity]",
+                f'private_key = {{ file = "{key}" }}',
+                "[[peer]]",
+                f'name = "{other(side)}"',
+                f'public_key = "{peer_key}"',
+                f'address = "{INNER[other(side)]}"',
+                f'last_known_address = "{OUTER[other(side)]}"',
+                "",
+            ]
+        ),
+    )
