@@ -1,15 +1,16 @@
-# make demo    two peers behind two symmetric NATs, on this machine: punch, ping, throughput
-# make test    lint, types, unit tests, live tests
-# make grid    every NAT class against every other, as a table
-# make bench   how fast it is beside OpenVPN, wireguard-go, Nebula, EasyTier and tinc; ARGS="--quick" for a look
-# make setup   what the others need; they call it themselves
+# make demo     two peers behind two symmetric NATs, on this machine: punch, ping, throughput
+# make test     lint, types, unit tests, live tests
+# make grid     every NAT class against every other, as a table
+# make bench    how fast it is beside OpenVPN, wireguard-go, Nebula, EasyTier and tinc; ARGS="--quick" for a look
+# make interop  serve and dial against pppd, pptpd and pptp-linux in an emulated guest, as a table
+# make setup    what the others need; they call it themselves
 #
 # ARGS are handed on: make demo ARGS="--nat-a G2 --pcap demo.pcap"
 
 PYTHON := .venv/bin/python
 ARGS :=
 
-.PHONY: help setup demo test grid bench
+.PHONY: help setup demo test grid bench interop
 .DEFAULT_GOAL := help
 
 help:
@@ -33,3 +34,7 @@ grid:
 bench:
 	@.ci/setup bench
 	@$(PYTHON) -m tests.bench $(ARGS)
+
+interop:
+	@.ci/setup interop
+	@$(PYTHON) -m tests.interop.matrix $(ARGS)
