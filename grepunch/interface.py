@@ -162,10 +162,14 @@ class TunnelInterface:
             raise
 
     def ipv6_up(self, identifier: bytes) -> None:
-        """IPV6CP is up: our link-local address with the identifier of 8 octets that was agreed."""
+        """IPV6CP is up: our link-local address with the identifier of 8 octets that was agreed, in any other's place.
+
+        The identifier is made from our key, so that it is the same with every peer.
+        """
         address = IPv6Interface((IPv6Address(b"\xfe\x80" + bytes(6) + identifier), 64))
-        if address not in self._plan.addresses and self._plan.mtu >= IPV6_MINIMUM:
-            self._apply(replace(self._plan, addresses=(*self._plan.addresses, address)))
+        if self._plan.mtu >= IPV6_MINIMUM:
+            ipv4 = (a for a in self._plan.addresses if a.version == 4)
+            self._apply(replace(self._plan, addresses=(*ipv4, address)))
 
     def peer_down(self, name: str) -> None:
         """The session with a peer is over."""

@@ -42,7 +42,12 @@ class AddressTable(Generic[OwnerT]):
         self._destinations.clear()
 
     def set_interface_identifier(self, name: str, identifier: bytes | None) -> None:
-        """The IPv6 interface identifier that IPV6CP agreed on for the peer (8 octets)."""
+        """The IPv6 interface identifier that IPV6CP agreed on for the peer (8 octets).
+
+        Nobody gets one that another peer has: the other's packets would go astray.
+        """
+        if any(owned.interface_identifier == identifier for other, owned in self._owned.items() if other != name):
+            identifier = None
         self._owned[name].interface_identifier = identifier
         self._owned[name].verdicts.clear()
         self._destinations.clear()

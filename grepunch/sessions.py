@@ -69,7 +69,7 @@ def session_factory(
             ),
             control_protocols=(
                 IpcpPolicy(local=local, remote=remote, strict=True, may_choose=may_choose),
-                Ipv6cpPolicy(interface_identifier=interface_identifier(own_public_key)),
+                Ipv6cpPolicy(interface_identifier=interface_identifier(own_public_key), fixed=True),
             ),
             retransmission=Retransmission(restart_timer=RESTART_TIMER),
         ),

@@ -30,9 +30,10 @@ class _InterfaceIdentifierRule(Rule):
     type = OPTION_INTERFACE_IDENTIFIER
     name = "interface identifier"
 
-    def __init__(self, own: bytes | None, entropy: Entropy) -> None:
+    def __init__(self, own: bytes | None, fixed: bool, entropy: Entropy) -> None:
         self._entropy = entropy
         self._own = own or self._draw()
+        self._fixed = fixed
 
     def _draw(self) -> bytes:
         drawn = self._entropy(_OCTETS)
@@ -48,7 +49,9 @@ class _InterfaceIdentifierRule(Rule):
         return self._own
 
     def countered(self, asked: bytes | None, suggested: bytes) -> bytes | None:
-        """The peer has ours already: take its suggestion, or one of our own."""
+        """The peer has ours already: take its suggestion, or one of our own; where ours is fixed, ask again."""
+        if self._fixed:
+            return asked
         usable = len(suggested) == _OCTETS and any(suggested) and suggested != asked
         return suggested if usable else self._draw()
 
@@ -63,9 +66,14 @@ class _InterfaceIdentifierRule(Rule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ipv6cpPolicy:
-    """Which interface identifier (8 octets, non-zero) we ask for; ``None``: a random one."""
+    """Which interface identifier (8 octets, non-zero) we ask for; ``None``: a random one.
+
+    Deviation: a ``fixed`` one is not given up where the peer wants another (RFC 5072 section 4.1 has us choose anew);
+    IPV6CP then fails. That is for identifiers made from keys, of which no two are the same.
+    """
 
     interface_identifier: bytes | None = None
+    fixed: bool = False
     essential: bool = False
 
     def __post_init__(self) -> None:
@@ -86,7 +94,7 @@ class Ipv6cpPolicy:
 
     def begin(self, context: LinkContext, now: float) -> NetworkControl:
         """Start negotiating."""
-        rules = (_InterfaceIdentifierRule(self.interface_identifier, context.entropy),)
+        rules = (_InterfaceIdentifierRule(self.interface_identifier, self.fixed, context.entropy),)
         negotiation = Negotiation("IPV6CP", rules, context.retransmission)
         negotiation.peer_mru = context.remote.mru
         return NetworkControl(negotiation, Protocol.IPV6, _report, now)

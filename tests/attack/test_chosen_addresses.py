@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface
+from typing import ClassVar
 
 import pytest
 
@@ -13,11 +14,14 @@ from grepunch.io.errors import AddressClash
 from grepunch.io.netconf import InterfacePlan
 from grepunch.peer import PeerState, SessionEnded
 from grepunch.peer.events import StateChanged
-from grepunch.sessions import session_factory
+from grepunch.sessions import interface_identifier, session_factory
 from grepunch.verdict import Failure, VerdictKind
 from pptp.errors import Terminated, TerminationCause
 from pptp.ppp.ipcp import Ipv4Up
-from pptp.session import Session
+from pptp.ppp.ipv6cp import Ipv6Up
+from pptp.session import ControlOut, Session
+from pptp.wire.cp import Code
+from pptp.wire.ppp import PppFrame, Protocol
 from tests.attack.hostile import INSIDE_HERE, INSIDE_THERE, SEED, Siege
 from tests.session.test_pptp_session import Pair, session
 
@@ -72,6 +76,37 @@ def test_private_and_carrier_addresses_and_what_is_allowed_may_be_chosen() -> No
         assert up.remote == theirs
 
 
+class Bossy(Session):
+    """Wants our first interface identifier to be another, and takes whatever comes next."""
+
+    naks: ClassVar[list[PppFrame]] = []
+    told = False
+
+    def receive_ppp(self, protocol: int, information: bytes, now: float) -> None:
+        if protocol == Protocol.IPV6CP and information[0] == Code.CONFIGURE_REQUEST and not self.told:
+            self.told = True
+            nak = bytes((Code.CONFIGURE_NAK,)) + information[1:6] + bytes(7) + b"\x09"
+            self.naks.append(PppFrame(Protocol.IPV6CP, nak))
+        else:
+            super().receive_ppp(protocol, information, now)
+
+    def transmits(self) -> list[ControlOut | PppFrame]:
+        out = [*super().transmits(), *self.naks]
+        self.naks.clear()
+        return out
+
+
+def test_a_peer_does_not_choose_our_interface_identifier() -> None:
+    ours = session(dials=False, local=INSIDE_HERE, remote=INSIDE_THERE)
+    peer = session(dials=True, local=INSIDE_THERE, remote=INSIDE_HERE)
+    peer.__class__ = Bossy
+    pair = Pair(ours, peer)
+    pair.path_up()
+    pair.run()
+    (up,) = [event for event in pair.events[0] if isinstance(event, Ipv6Up)]
+    assert up.local == interface_identifier(bytes(32))
+
+
 def test_what_this_host_refuses_ends_the_session_with_its_sentence_and_no_more() -> None:
     siege = Siege()
     siege.handshake()
@@ -115,3 +150,14 @@ def test_an_address_that_clashes_leaves_the_interface_as_it_was() -> None:
     assert before is not None
     assert before.addresses == (IPv4Interface(INSIDE_HERE),)
     assert before.routes == (IPv4Network(INSIDE_THERE),)
+
+
+def test_interface_identifiers_do_not_gather_on_the_interface() -> None:
+    interface = TunnelInterface(Profile("office", Interface("gp-office"), peers=(Peer("attacker", bytes(32)),)))
+    netconf = StubbornNetconf(IPv4Network("192.168.1.1/32"))
+    interface._netconf = netconf  # type: ignore[assignment]
+    interface.peer_up("attacker", INSIDE_HERE, INSIDE_THERE)
+    for number in range(1, 10):
+        interface.ipv6_up(bytes(7) + bytes([number]))
+    assert netconf.plan is not None
+    assert netconf.plan.addresses == (IPv4Interface(INSIDE_HERE), IPv6Interface("fe80::9/64"))

@@ -51,6 +51,18 @@ def test_a_link_local_address_is_owned_by_its_interface_identifier() -> None:
     assert addresses.owner_of(link_local) is None
 
 
+def test_nobody_takes_the_interface_identifier_of_another_peer() -> None:
+    addresses = table()
+    link_local = bytes.fromhex("fe80000000000000") + b"12345678"
+    addresses.set_interface_identifier("eve", b"12345678")
+    addresses.set_interface_identifier("bob", b"12345678")
+    assert addresses.owner_of(link_local) == "eve!"
+    assert not addresses.may_send("bob", link_local)
+    addresses.set_interface_identifier("eve", None)
+    addresses.set_interface_identifier("bob", b"12345678")
+    assert addresses.owner_of(link_local) == "bob!"
+
+
 def test_multicast_needs_one_single_peer() -> None:
     everyone = bytes.fromhex("ff020000000000000000000000000001")
     assert table().owner_of(everyone) is None
