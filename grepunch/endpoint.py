@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from contextlib import AsyncExitStack, suppress
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
@@ -304,9 +304,11 @@ class Endpoint:
         )
 
     def _drops(self) -> dict[str, int]:
-        """Packets that belong to no peer, by cause: what the sockets, the pump and the handshake desk refused."""
+        """Packets that belong to no peer, by cause: what sockets, pump, handshake desk and meetings refused."""
         total: Counter[str] = Counter()
-        for counter in (self._gre.drops, self._interface.device.drops, self._pump.drops, self._desk.drops):
+        counters: list[Mapping[Any, int]] = [self._gre.drops, self._interface.device.drops, self._pump.drops]
+        counters += [self._desk.drops, *(s.drops for s in (self._meetings.servers if self._meetings else ()))]
+        for counter in counters:
             total.update({str(cause): count for cause, count in counter.items()})
         return dict(total)
 

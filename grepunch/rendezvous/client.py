@@ -33,6 +33,7 @@ from .events import (
     ServerFault,
     Welcomed,
 )
+from .limits import TokenBucket
 from .messages import (
     LARGEST_BLOB,
     LARGEST_HANDLE,
@@ -65,6 +66,8 @@ CLOCK_INTERVAL = 600.0
 HELLO_WITHIN = 10.0
 # ours, because a contested side is refused for 60 s after the last try, and a ghost is buried within 20 s
 REJOIN_AFTER = 30.0  # plus up to a quarter
+# ours, because 256 peers in the mailboxes of two days are 1024 texts when a connection begins, and few later
+TEXTS = (100.0, 4096.0)  # a second, and at once
 
 
 class _State(Enum):
@@ -115,6 +118,7 @@ class RendezvousClient:
         self._days: DayClock | None = None
         self._told_days: tuple[int, ...] = ()
         self._clock = ClockSync()
+        self._texts: TokenBucket | None = None
         self._transmits: list[str | bytes] = []
         self._events: list[ClientEvent] = []
         self._timers: Timers[_Timer] = Timers()
@@ -182,6 +186,7 @@ class RendezvousClient:
         if self._state is not _State.DOWN:
             raise UsageError("connected while connected")
         self._state = _State.GREETING
+        self._texts = TokenBucket(TEXTS, now)
         self._timers.arm(_Timer.HELLO, now + HELLO_WITHIN)
 
     def disconnected(self, now: float) -> None:
@@ -204,6 +209,8 @@ class RendezvousClient:
         try:
             if isinstance(message, bytes):
                 self._take_blob(message)
+            elif self._texts is not None and not self._texts.take(now):
+                self._fault(f"more than {TEXTS[0]:.0f} messages a second")
             else:
                 self._obey(parse_server(message), now)
         except WireError as error:

@@ -46,12 +46,12 @@ class TokenBucket:
         self._tokens = self._burst
         self._filled_at = now
 
-    def take(self, now: float) -> bool:
-        """Whether one token was there; it is gone then."""
+    def take(self, now: float, amount: float = 1.0) -> bool:
+        """Whether so many tokens were there; they are gone then."""
         self._fill(now)
-        if self._tokens < 1.0:
+        if self._tokens < amount:
             return False
-        self._tokens -= 1.0
+        self._tokens -= amount
         return True
 
     def full(self, now: float) -> bool:

@@ -8,12 +8,16 @@ import random
 
 import pytest
 
-from grepunch.meetings import Meetings, Member
+from grepunch.meetings import BLOBS, INITIATION_COST, Meetings, Member
 from grepunch.punch.plan import START_LIMIT, acceptable_start, propose_start
-from grepunch.rendezvous.messages import Hello, build_text
+from grepunch.rendezvous.client import TEXTS, RendezvousClient
+from grepunch.rendezvous.events import BlobReceived, ServerFault
+from grepunch.rendezvous.messages import Absent, Hello, Joined, Present, build_text
 from grepunch.rendezvous.schedule import DayClock
 from grepunch.secure.derive import mailbox_id
+from grepunch.secure.handshake import MessageType
 from grepunch.signalling.messages import parse
+from pptp.errors import Drop
 from tests.attack.hostile import SEED, Siege
 
 EXTREME_DAYS = (0, 1, 2**31 - 1)
@@ -27,27 +31,90 @@ def test_every_day_a_server_can_name_has_a_mailbox(day: int, seconds: int) -> No
         assert all(len(mailbox_id(bytes(32), named)) == 16 for named in clock.days(later))
 
 
+def joined(siege: Siege) -> Meetings:
+    """The victim at a server that has greeted it and said that the peer is there. Needs a running loop."""
+    meetings = Meetings(
+        ["ws://127.0.0.1:9"],
+        [Member("attacker", siege.machine, bytes(32))],
+        own_public_key=siege.victim.public_key,
+        ca_file=None,
+        entropy=random.Random(SEED).randbytes,
+        now=lambda: siege.now,
+        on_change=lambda name: None,
+        on_notice=lambda text, peer: None,
+    )
+    server = meetings.servers[0]
+    server.machine.connected(siege.now)
+    server.machine.receive(build_text(Hello(bytes(16), 0, 86_400, None)), siege.now)
+    assert server.client is not None
+    server.client._flush()  # a runner would have called it; an exception here ends the endpoint
+    return meetings
+
+
 def test_a_greeting_from_the_first_day_of_time_harms_nobody() -> None:
     async def greet() -> None:
-        siege = Siege()
-        meetings = Meetings(
-            ["ws://127.0.0.1:9"],
-            [Member("attacker", siege.machine, bytes(32))],
-            own_public_key=siege.victim.public_key,
-            ca_file=None,
-            entropy=random.Random(SEED).randbytes,
-            now=lambda: siege.now,
-            on_change=lambda name: None,
-            on_notice=lambda text, peer: None,
-        )
-        server = meetings.servers[0]
-        server.machine.connected(siege.now)
-        server.machine.receive(build_text(Hello(bytes(16), 0, 86_400, None)), siege.now)
-        assert server.client is not None
-        server.client._flush()  # a runner would have called it; an exception here ends the endpoint
-        assert server.mailboxes
+        assert joined(Siege()).servers[0].mailboxes
 
     asyncio.run(greet())
+
+
+class Timid(Siege):
+    """Counts what its machine has to look at."""
+
+    looked_at = 0
+
+    def watch(self) -> None:
+        take = self.machine.receive_blob
+
+        def receive_blob(blob: bytes, now: float) -> None:
+            self.looked_at += 1
+            take(blob, now)
+
+        self.machine.receive_blob = receive_blob  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(("kind", "cost"), [(MessageType.INITIATION, INITIATION_COST), (MessageType.RESPONSE, 1.0)])
+def test_blobs_are_looked_at_as_far_as_there_is_time(kind: MessageType, cost: float) -> None:
+    async def flood() -> None:
+        siege = Timid()
+        siege.watch()
+        server = joined(siege).servers[0]
+        server.machine._clock.offset = 0.0  # as if it had been measured
+        (mailbox,) = list(server.mailboxes)[:1]
+        blob = bytes([kind]) + siege.rng.randbytes(60)
+        rate, burst = BLOBS
+        began = siege.now
+        for _ in range(int(3 * burst)):
+            siege.now += 1 / (4 * rate)
+            server.client._on_event(BlobReceived(mailbox, blob))  # type: ignore[union-attr]
+        assert burst / cost <= siege.looked_at <= (burst + rate * (siege.now - began)) / cost
+        assert server.drops[Drop.RATE_LIMITED] == 3 * burst - siege.looked_at
+
+    asyncio.run(flood())
+
+
+def test_a_server_that_never_stops_talking_is_left() -> None:
+    machine = RendezvousClient(entropy=random.Random(SEED).randbytes)
+    machine.connected(0.0)
+    machine.receive(build_text(Hello(bytes(16), 0, 86_400, None)), 0.0)
+    machine.events()
+    rate, burst = TEXTS
+    for number in range(2 * int(burst)):
+        machine.receive(build_text(Absent(1)), number / (4 * rate))
+    assert [type(event) for event in machine.events()] == [ServerFault]
+
+
+def test_a_server_that_has_much_to_say_at_the_beginning_is_heard() -> None:
+    machine = RendezvousClient(entropy=random.Random(SEED).randbytes)
+    machine.connected(0.0)
+    machine.receive(build_text(Hello(bytes(16), 0, 86_400, None)), 0.0)
+    machine.events()
+    for number in range(1024):
+        machine.join(number.to_bytes(16), bytes(16), 0.0)
+    for number in range(1, 1025):
+        machine.receive(build_text(Joined(number)), 0.0)
+        machine.receive(build_text(Present(number, 1)), 0.0)
+    assert not any(isinstance(event, ServerFault) for event in machine.events())
 
 
 @pytest.mark.parametrize("rtt", [0.0, 60.0, 5000.0, 1e9])
