@@ -23,6 +23,8 @@ from pptp.wire.vendor import VENDOR_HEADER_SIZE, VENDOR_NETWORK_PROTOCOL, Sealed
 CHALLENGE_SIZE = 8
 # ours: one challenge a second to a new source, so that nobody can be flooded by us
 CHALLENGE_INTERVAL = 1.0
+# ours: and one answer a second to sources other than the hole, so that nobody else can be flooded through us
+STRANGE_ANSWER_INTERVAL = 1.0
 # ours: each change of form measures the path anew, and a peer changes it once
 FOLLOW_INTERVAL = 1.0
 # ours: how often the round trip is measured, for people to see; the first time when the start's work is done
@@ -98,6 +100,7 @@ class Hole:
         self._check: _Challenge | None = None
         self._move: _Challenge | None = None
         self._followed_at = float("-inf")
+        self._answered_at = float("-inf")
         self._measure_at: float | None = None
         self._out: list[SealedOut] = []
         self._events: list[HoleEvent] = []
@@ -188,11 +191,11 @@ class Hole:
         """A sealed message about paths; False when it is none, or malformed."""
         match kind:
             case SealedKind.PATH_CHALLENGE if len(body) == CHALLENGE_SIZE:
-                self._say(SealedKind.PATH_RESPONSE, body, source)
+                self._answer(SealedKind.PATH_RESPONSE, body, source, now)
             case SealedKind.PATH_RESPONSE if len(body) == CHALLENGE_SIZE:
                 self._answered(body, source, now)
             case SealedKind.MTU_PROBE if len(body) >= 2:
-                self._say(SealedKind.MTU_REPLY, body[:2], source)
+                self._answer(SealedKind.MTU_REPLY, body[:2], source, now)
             case SealedKind.MTU_REPLY if len(body) == 2:
                 self.path.mtu_acknowledged(int.from_bytes(body, "big"), now)
             case _:
@@ -232,6 +235,14 @@ class Hole:
             self._check = _Challenge(self.place, self._entropy(CHALLENGE_SIZE), now)
             self._say(SealedKind.PATH_CHALLENGE, self._check.value, self.place)
             self._measure_at = now + MEASURE_INTERVAL
+
+    def _answer(self, kind: SealedKind, body: bytes, source: Place, now: float) -> None:
+        """Where the source is not the hole nobody has proven that the peer is there: it may be anybody's address."""
+        if source != self.place:
+            if now - self._answered_at < STRANGE_ANSWER_INTERVAL:
+                return
+            self._answered_at = now
+        self._say(kind, body, source)
 
     def _say(self, kind: SealedKind, body: bytes, place: Place) -> None:
         self._out.append(SealedOut(VENDOR_NETWORK_PROTOCOL, build_vendor_network(kind, body), place))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import random
 from ipaddress import IPv4Address
 
+import pytest
+
 from grepunch.peer.hole import (
     CHALLENGE_INTERVAL,
     FIRST_MEASURE,
+    STRANGE_ANSWER_INTERVAL,
     FirstFrame,
     Hole,
     HoleEvent,
@@ -120,6 +123,18 @@ def test_answers_are_no_larger_than_what_asked_for_them() -> None:
     ):
         assert not made.receive(kind, body, HERE, 1.0)
     assert said(made) == []
+
+
+@pytest.mark.parametrize("kind", [SealedKind.PATH_CHALLENGE, SealedKind.MTU_PROBE])
+def test_places_that_have_proven_nothing_are_answered_once_a_second(kind: SealedKind) -> None:
+    made = hole()
+    said(made)
+    for number in range(300):  # as whoever rewrites source addresses on the path can have it
+        assert made.receive(kind, bytes(8), (ELSEWHERE[0] + number, Form.V1), number / 100)
+    assert len(said(made)) == 3 / STRANGE_ANSWER_INTERVAL
+    for _ in range(100):
+        made.receive(kind, bytes(8), HERE, 3.0)
+    assert len(said(made)) == 100, "the hole itself is always answered"
 
 
 def test_silence_is_told_and_a_hole_that_was_left_says_nothing() -> None:
