@@ -91,6 +91,11 @@ class TerminationCause(StrEnum):
     PROTOCOL_ERROR = "protocol_error"
     TIMEOUT = "timeout"  # a session or idle limit
     REPLACED = "replaced"  # a newer session of the same peer took over
+    NO_GRE = "no_gre"  # the control connection is up, and nothing comes through GRE
+    ENCRYPTION = "encryption"  # one end wants MPPE that the other does not have (both offers in the detail)
+    POOL_EXHAUSTED = "pool_exhausted"  # no address is left to give
+    LIMIT_REACHED = "limit_reached"  # as many sessions as there may be
+    DENIED = "denied"  # authenticated, but not allowed in
 
 
 @dataclass(frozen=True, slots=True)

@@ -387,7 +387,14 @@ class Link:
             self._lcp.remote,
             tuple(self._results[position] for position in sorted(self._results)),
         )
-        self._networks = {policy.protocol: policy.begin(context, now) for policy in self._config.control_protocols}
+        policies = self._config.control_protocols
+        if self._config.admit is not None:
+            admitted = self._config.admit(context.authentications)
+            if isinstance(admitted, Terminated):
+                self._lcp.close(now, admitted)
+                return
+            policies = tuple(admitted if policy.protocol == admitted.protocol else policy for policy in policies)
+        self._networks = {policy.protocol: policy.begin(context, now) for policy in policies}
 
     def _replay_early(self, now: float) -> None:
         """Hand out the frames that came too early; what is still too early is kept again."""

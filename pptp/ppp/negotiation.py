@@ -71,6 +71,18 @@ _TIMED = frozenset({State.CLOSING, State.STOPPING, State.REQ_SENT, State.ACK_RCV
 _NEGOTIATING = frozenset({State.REQ_SENT, State.ACK_RCVD, State.ACK_SENT})
 _REVIEWING = _NEGOTIATING | {State.STOPPED, State.OPENED}
 
+# ours, because these help whoever runs the other end, and say nothing to one who has not authenticated
+_TOLD = frozenset(
+    {
+        TerminationCause.NOT_AGREED,
+        TerminationCause.POOL_EXHAUSTED,
+        TerminationCause.LIMIT_REACHED,
+        TerminationCause.DENIED,
+        TerminationCause.REPLACED,
+        TerminationCause.TIMEOUT,
+    }
+)
+
 # for events that no packet causes: none of them has an action that answers one
 _NO_PACKET = CpPacket(Code.TERMINATE_ACK, 0)
 
@@ -364,8 +376,8 @@ class Negotiation:
         self._count_restart(now)
 
     def _farewell(self) -> bytes:
-        """What the peer is told: why the options did not suit, so that its log has it too; nothing of other causes."""
-        if self._reason is None or self._reason.cause is not TerminationCause.NOT_AGREED:
+        """What the peer is told, so that its log has it too: why options or guest did not suit; nothing of the rest."""
+        if self._reason is None or self._reason.cause not in _TOLD:
             return b""
         return self._reason.detail.encode("ascii", "replace")[: self._room()]
 

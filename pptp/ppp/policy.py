@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from pptp.ppp.auth import Authenticatee, Authenticator
+from pptp.errors import Terminated
+from pptp.ppp.auth import Authenticatee, Authenticator, AuthSucceeded
 from pptp.ppp.control_protocol import ControlProtocolPolicy
 from pptp.ppp.ipcp import IpcpPolicy
 from pptp.ppp.ipv6cp import Ipv6cpPolicy
 from pptp.ppp.lcp_options import LcpPolicy
 from pptp.ppp.negotiation import Retransmission
+
+Admit = Callable[[tuple[AuthSucceeded, ...]], IpcpPolicy | Terminated]
+"""Asked once authentication is over, with what it left: which addresses the peer gets, or why it may not come in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +25,8 @@ class LinkConfig:
     ``authenticators`` are the methods by which the peer may authenticate itself, the best first (empty: it need not);
     ``authenticatees`` those by which we can (empty: a peer that asks is rejected). ``control_protocols`` are what the
     link is for; any other is answered with Protocol-Reject. ``first_request_delay`` seconds pass before our first
-    Configure-Request unless the peer speaks first, for a peer that opens its end later than we do.
+    Configure-Request unless the peer speaks first, for a peer that opens its end later than we do. With ``admit`` the
+    peer's addresses depend on who it is: what it returns stands in for the :class:`IpcpPolicy` listed here.
     """
 
     control_protocols: tuple[ControlProtocolPolicy, ...]
@@ -29,6 +35,7 @@ class LinkConfig:
     authenticatees: tuple[Authenticatee, ...] = ()
     retransmission: Retransmission = field(default_factory=Retransmission)
     first_request_delay: float = 0.0
+    admit: Admit | None = None
 
     def __post_init__(self) -> None:
         """Refuse two handlers for one protocol, and a link without a purpose."""

@@ -49,11 +49,17 @@ class PppFrame:
 
 
 def parse(frame: bytes | memoryview) -> PppFrame:
-    """Read a frame in any of the four forms, negotiated or not: with or without FF 03, protocol of 1 or 2 octets.
+    """A frame in any of the four forms; raises :class:`WireError` as :func:`split`."""
+    return PppFrame(*split(frame))
 
-    The information field is a slice of what was given: no copy of a memoryview is made. Raises :class:`WireError`:
-    ``TRUNCATED`` where the frame ends before the protocol does, ``BAD_VALUE`` for an address field without its
-    control field, ``BAD_TYPE`` for a protocol number that RFC 1661 section 2 rules out.
+
+def split(frame: bytes | memoryview) -> tuple[int, bytes | memoryview]:
+    """Protocol and information field of a frame in any form, negotiated or not.
+
+    It may begin with FF 03 or not, and the protocol have 1 octet or 2. The information field is a slice of what was
+    given: no copy of a memoryview is made. Raises :class:`WireError`: ``TRUNCATED`` where the frame ends before the
+    protocol does, ``BAD_VALUE`` for an address field without its control field, ``BAD_TYPE`` for a protocol number
+    that RFC 1661 section 2 rules out.
     """
     length = len(frame)
     at = 0
@@ -67,13 +73,13 @@ def parse(frame: bytes | memoryview) -> PppFrame:
     if first & 1:
         if first == _NEVER_COMPRESSED:
             raise WireError("PPP frame", WireCause.BAD_TYPE, "protocol FF in one octet")
-        return PppFrame(first, frame[at + 1 :])
+        return first, frame[at + 1 :]
     if at + 1 >= length:
         raise WireError("PPP frame", WireCause.TRUNCATED, f"{length} octets, half a protocol field")
     protocol = first << 8 | frame[at + 1]
     if not protocol & 1:
         raise WireError("PPP frame", WireCause.BAD_TYPE, f"protocol {protocol:04X} is even")
-    return PppFrame(protocol, frame[at + 2 :])
+    return protocol, frame[at + 2 :]
 
 
 def build(protocol: int, information: bytes | memoryview, *, acfc: bool = False, pfc: bool = False) -> bytes:

@@ -24,6 +24,7 @@ FLOORS = {
     "pptp.mirrored": 1,
     "pptp.channel": 1,
     "pptp.control": 1,
+    "pptp.ordinary": 1,
     "pptp.ppp": 1,
     "grepunch": 0,  # the version
     "grepunch.ports": 0,  # the types that floors 2 and 3 share
