@@ -24,6 +24,9 @@ NOT_FOUND, NOT_EXECUTABLE = 127, 126
 
 # a wrong key stays wrong: another minute would not help
 _FINAL = (VerdictKind.AUTH_FAILED, VerdictKind.NOT_AGREED)
+# ours: but whoever stands in between can make any key look wrong, so that who retries for ever asks again, ever more
+# rarely; seconds
+_PATIENCE = (5.0, 300.0)
 
 
 class Dialing:
@@ -34,6 +37,7 @@ class Dialing:
         self._reporter = reporter
         self._now = now
         self._retries = 0
+        self._patience, self._longest = _PATIENCE
 
     async def watch(self, story: Story, attempt: Callable[[float], Attempt]) -> Verdict:
         """Wait until it is up, run the command, and return the verdict when it is over.
@@ -49,8 +53,11 @@ class Dialing:
                     return Verdict(VerdictKind.UP, command_status=command.result())
                 if story.up:
                     began, was_up, self._retries = self._now(), True, 0
+                    self._patience = _PATIENCE[0]
                     if self._options.command and command is None:
                         command = asyncio.create_task(run_command(self._options.command))
+                    continue
+                if self._now() < began:  # a handshake that failed is given time
                     continue
                 verdict = self._judge(attempt(self._now() - began), was_up=was_up)
                 if verdict is None:
@@ -58,6 +65,10 @@ class Dialing:
                 if not self._try_again(verdict):
                     return verdict
                 began = self._now()
+                if verdict.kind is VerdictKind.AUTH_FAILED:
+                    story.forgive()
+                    began += self._patience
+                    self._patience = min(2 * self._patience, self._longest)
         finally:
             if command is not None:
                 command.cancel()
@@ -76,7 +87,8 @@ class Dialing:
         return verdict
 
     def _try_again(self, verdict: Verdict) -> bool:
-        if verdict.kind in _FINAL:
+        forever = self._options.retry is None
+        if verdict.kind in _FINAL and not (forever and verdict.kind is VerdictKind.AUTH_FAILED):
             return False
         if self._options.retry is not None and self._retries >= self._options.retry:
             return False

@@ -38,7 +38,8 @@ class EndpointOptions:
     """How to run an endpoint. Times in seconds.
 
     ``wait`` bounds how long `dial` tries before its verdict; ``retry`` is how often it begins anew after a verdict
-    that can pass (None: for ever); ``command`` runs once the tunnel is up, which ends with it.
+    that can pass (None: for ever, and then after a failed authentication too); ``command`` runs once the tunnel is
+    up, which ends with it.
     """
 
     role: Role

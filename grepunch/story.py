@@ -109,6 +109,10 @@ class Story:
                 pass
         return []
 
+    def forgive(self) -> None:
+        """What has failed is tried again: nobody is to be told of it twice."""
+        self._authentication_failed = ""
+
     def progress(
         self, counts: tuple[FormSummary, ...], peer: IPv4Address | None, own: IPv4Address | None, now: float
     ) -> PunchProgress | None:
