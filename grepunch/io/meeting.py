@@ -49,6 +49,7 @@ class Unreachability(StrEnum):
     PROTOCOL_FAULT = "protocol_fault"
 
 
+_REDIRECTS = range(300, 400)
 _OVERLOAD = (Unreachability.TIMEOUT, Unreachability.HTTP_STATUS, Unreachability.CLOSED_BY_SERVER)
 
 
@@ -67,6 +68,14 @@ class Connected:
 
 
 MeetingEvent = ClientEvent | Connected | Unreachable
+
+
+class _ConnectHere(connect):
+    """Goes nowhere else: the profile names the server, and it alone is to see our address."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """Follow no redirect."""
+        return exc
 
 
 class MeetingConfigError(ValueError):
@@ -154,7 +163,7 @@ class MeetingClient:
     async def _one_connection(self) -> tuple[Unreachability, str]:
         """Open a connection and serve it until it ends; why it could not be opened, or how it ended."""
         try:
-            connection = await connect(
+            connection = await _ConnectHere(
                 self.url,
                 subprotocols=[Subprotocol(SUBPROTOCOL)],
                 compression=None,  # blobs are ciphertext
@@ -278,6 +287,9 @@ def describe_failure(error: OSError | WebSocketException | EOFError) -> tuple[Un
             return Unreachability.NOT_A_RENDEZVOUS, "closed before any greeting: is it wss with TLS and ws without?"
         case OSError():
             return Unreachability.NO_ROUTE, f"no way there: {error.strerror or error}"
+        case InvalidStatus() if error.response.status_code in _REDIRECTS:
+            status = f"HTTP status {error.response.status_code}"
+            return Unreachability.NOT_A_RENDEZVOUS, f"it sends us elsewhere ({status}), and redirects are not followed"
         case InvalidStatus():
             return Unreachability.HTTP_STATUS, f"it answers with HTTP status {error.response.status_code}"
         case _:

@@ -221,11 +221,6 @@ def test_other_servers_are_recognised_as_such() -> None:
         await connection.send("hello there")
         await connection.wait_closed()
 
-    def redirect(connection: ServerConnection, _: Request) -> Response:
-        response = connection.respond(302, "over there\n")
-        response.headers["Location"] = "https://example.org/"
-        return response
-
     async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
 
@@ -242,9 +237,6 @@ def test_other_servers_are_recognised_as_such() -> None:
         ) as server:
             failure = await first_failure(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
             assert (failure.reason, "403" in failure.detail) == (Unreachability.HTTP_STATUS, True)
-        async with serve(echo, "127.0.0.1", 0, process_request=redirect) as server:
-            failure = await first_failure(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-            assert failure.reason is Unreachability.NOT_A_RENDEZVOUS
         async with serve(chatter, "127.0.0.1", 0, subprotocols=[Subprotocol(SUBPROTOCOL)]) as server:
             failure = await first_failure(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
             assert failure.reason is Unreachability.PROTOCOL_FAULT
@@ -257,6 +249,32 @@ def test_other_servers_are_recognised_as_such() -> None:
             assert failure.reason is reason
 
     run(test())
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("same_host", [True, False])
+def test_nobody_is_sent_to_another_server(status: int, same_host: bool) -> None:
+    visits: list[str] = []
+
+    async def elsewhere(connection: ServerConnection) -> None:
+        visits.append(str(connection.remote_address))
+
+    async def test() -> None:
+        async with serve(elsewhere, "127.0.0.1", 0, subprotocols=[Subprotocol(SUBPROTOCOL)]) as other:
+            there = f"ws://{'127.0.0.1' if same_host else 'localhost'}:{other.sockets[0].getsockname()[1]}/"
+
+            def redirect(connection: ServerConnection, _: Request) -> Response:
+                response = connection.respond(status, "over there\n")
+                response.headers["Location"] = there
+                return response
+
+            async with serve(elsewhere, "127.0.0.1", 0, process_request=redirect) as server:
+                failure = await first_failure(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        assert failure.reason is Unreachability.NOT_A_RENDEZVOUS
+        assert str(status) in failure.detail
+
+    run(test())
+    assert visits == [], "our address is for the server that the profile names"
 
 
 def test_a_name_that_does_not_exist_is_a_matter_of_dns() -> None:
