@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
 from grepunch.io import clock
@@ -32,8 +33,17 @@ _PATIENCE = (5.0, 300.0)
 class Dialing:
     """Watches one peer's story for the command line; made by the endpoint of `dial`."""
 
-    def __init__(self, options: EndpointOptions, reporter: Reporter, now: Callable[[], float] = clock.now) -> None:
+    def __init__(
+        self,
+        options: EndpointOptions,
+        reporter: Reporter,
+        *,
+        hidden: Collection[str] = (),
+        now: Callable[[], float] = clock.now,
+    ) -> None:
+        """``hidden``: environment variables that the command is not to see."""
         self._options = options
+        self._hidden = hidden
         self._reporter = reporter
         self._now = now
         self._retries = 0
@@ -55,7 +65,7 @@ class Dialing:
                     began, was_up, self._retries = self._now(), True, 0
                     self._patience = _PATIENCE[0]
                     if self._options.command and command is None:
-                        command = asyncio.create_task(run_command(self._options.command))
+                        command = asyncio.create_task(run_command(self._options.command, self._hidden))
                     continue
                 if self._now() < began:  # a handshake that failed is given time
                     continue
@@ -105,13 +115,14 @@ async def _pause(seconds: float, command: asyncio.Task[int] | None) -> None:
         await asyncio.wait((command,), timeout=seconds)
 
 
-async def run_command(command: tuple[str, ...]) -> int:
-    """Run the user's command to its end; its exit status as a shell would give it.
+async def run_command(command: tuple[str, ...], hidden: Collection[str]) -> int:
+    """Run the user's command to its end, without the ``hidden`` environment variables; its exit status as a shell's.
 
     Cancelled, it ends the command: SIGTERM, and SIGKILL where that is not heard.
     """
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
     try:
-        process = await asyncio.create_subprocess_exec(*command)
+        process = await asyncio.create_subprocess_exec(*command, env=environment)
     except FileNotFoundError:
         return NOT_FOUND
     except OSError:

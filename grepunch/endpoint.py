@@ -17,7 +17,7 @@ from typing import Any
 
 from grepunch import __version__, interface
 from grepunch.admission import HandshakeDesk
-from grepunch.config import Keys, Profile, Rendezvous, read_keys
+from grepunch.config import Keys, Profile, Rendezvous, read_keys, secret_variables
 from grepunch.config import Peer as PeerProfile
 from grepunch.control_socket import remove_leftover, serve_status
 from grepunch.datapump import DataPump, PeerTraffic
@@ -227,7 +227,8 @@ class Endpoint:
         stack.push_async_callback(self._say_goodbye)
         if self._options.role is Role.DIAL:
             story = next(iter(self._stories.values()))
-            dialing = loop.create_task(Dialing(self._options, self._reporter).watch(story, self._attempt))
+            patience = Dialing(self._options, self._reporter, hidden=secret_variables(self._profile))
+            dialing = loop.create_task(patience.watch(story, self._attempt))
             stack.push_async_callback(_cancel, [dialing])  # before the goodbye: its command may still need the tunnel
             tasks = [*tasks, dialing]
         for traffic in self._peers.values():

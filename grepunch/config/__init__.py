@@ -4,7 +4,7 @@
 """
 
 from grepunch.config.faults import Fault, ProfileInvalid
-from grepunch.config.keys import Keys, check_keys, read_keys
+from grepunch.config.keys import Keys, check_keys, read_keys, secret_variables
 from grepunch.config.loading import assemble, find, known_profiles, load
 from grepunch.config.profile import Identity, Interface, Peer, Profile, Punch, Rendezvous
 from grepunch.config.secrets import (
@@ -36,4 +36,5 @@ __all__ = [
     "known_profiles",
     "load",
     "read_keys",
+    "secret_variables",
 ]

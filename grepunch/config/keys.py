@@ -9,7 +9,7 @@ from pathlib import Path
 from grepunch.config.faults import Fault, KeyPath, ProfileInvalid, dotted
 from grepunch.config.profile import Profile
 from grepunch.config.rules import read_key
-from grepunch.config.secrets import SecretPrompt, SecretReference, SecretUnavailable, read_secret
+from grepunch.config.secrets import SecretPrompt, SecretReference, SecretUnavailable, SecretVariable, read_secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,14 @@ def read_keys(profile: Profile) -> Keys:
 def check_keys(profile: Profile) -> tuple[Fault, ...]:
     """What is wrong with the keys a profile refers to, as far as it can be told without asking for one."""
     return tuple(sorted(_collect(profile, prompts=False).faults))
+
+
+def secret_variables(profile: Profile) -> frozenset[str]:
+    """The environment variables that the profile takes secrets from: no child process is to inherit them."""
+    references = [profile.auth.password, *(peer.preshared_key for peer in profile.peers)]
+    if profile.identity is not None:
+        references.append(profile.identity.private_key)
+    return frozenset(reference.name for reference in references if isinstance(reference, SecretVariable))
 
 
 @dataclass(slots=True)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from grepunch import dialing
-from grepunch.dialing import Dialing
+from grepunch.config import Identity, Interface, Peer, Profile, SecretVariable, secret_variables
+from grepunch.config.profile import Auth
+from grepunch.dialing import Dialing, run_command
 from grepunch.options import Action, EndpointOptions, Role
 from grepunch.outcome import Attempt
 from grepunch.progress import Event, Notice
@@ -62,7 +65,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, *, retry: int | None, seconds: float)
     options = EndpointOptions(role=Role.DIAL, action=Action.RUN, wait=30.0, retry=retry)
 
     async def run() -> Verdict | None:
-        task = asyncio.ensure_future(Dialing(options, heard, lambda: clock[0]).watch(told, told.attempt))  # type: ignore[arg-type]
+        task = asyncio.ensure_future(Dialing(options, heard, now=lambda: clock[0]).watch(told, told.attempt))  # type: ignore[arg-type]
         while clock[0] < seconds and not task.done():
             clock[0] += 0.5
             await asyncio.sleep(0)
@@ -89,3 +92,21 @@ def test_who_retries_for_ever_asks_again_ever_more_rarely(monkeypatch: pytest.Mo
     assert all(later >= 0.99 * earlier for earlier, later in itertools.pairwise(gaps))
     assert 300 <= gaps[-1] < 310
     assert len(heard.notices) == len(told.failed) < 25
+
+
+def test_a_command_does_not_inherit_the_secrets_that_the_profile_takes_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("KEY", "PSK", "PASSWORD", "KEPT"):
+        monkeypatch.setenv(f"DIAL_{name}", name.lower())
+    profile = Profile(
+        "office",
+        Interface("gp-office"),
+        identity=Identity(SecretVariable("DIAL_KEY")),
+        peers=(Peer("bob", bytes(32), SecretVariable("DIAL_PSK")),),
+        auth=Auth(password=SecretVariable("DIAL_PASSWORD")),
+    )
+    seen = tmp_path / "seen"
+    status = asyncio.run(run_command(("sh", "-c", 'env > "$0"; exit 7', str(seen)), secret_variables(profile)))
+    assert status == 7
+    assert [line for line in seen.read_text().splitlines() if line.startswith("DIAL_")] == ["DIAL_KEPT=kept"]
