@@ -36,14 +36,14 @@ from pptp.ordinary.values import (
     method_name,
 )
 from pptp.ppp import ccp, control_protocol, ipcp, ipv6cp, lcp
-from pptp.ppp.auth import AuthSucceeded
+from pptp.ppp.auth import AuthRefused, AuthSucceeded
 from pptp.ppp.lcp_options import LcpOptions
-from pptp.ppp.link import Link, LinkEvent, LinkOpened
+from pptp.ppp.link import Link, LinkEvent, LinkOpened, Phase
 from pptp.ppp.negotiation import Entropy
 from pptp.timers import Timers
 from pptp.wire.ppp import Protocol, build, split
 
-# ours, because a user who stops does not wait long for the peer's Terminate-Ack
+# ours, because nobody waits long for a Terminate-Ack, and the end of the call says the same
 LINK_CLOSE_WAIT = 0.5
 # ours, because a peer that has an answer to our CCP has given it by the first repetition
 UNDECIDED_WAIT = 4.0
@@ -80,6 +80,7 @@ class OrdinaryCall:
         "_out",
         "_received_octets",
         "_received_packets",
+        "_refusal",
         "_refused",
         "_released",
         "_remote",
@@ -123,6 +124,7 @@ class OrdinaryCall:
         self._reported: dict[int, Ipv4Up | Ipv6Up] = {}  # as the owner was told
         self._senders: dict[int, Callable[[Packet, float], bytes]] = {}  # of what may flow now
         self._user = ""
+        self._refusal = ""  # of an attempt to authenticate that nothing better followed
         self._method = method_name(b"")
         self._established_at = now
         self._last_packet_at: float | None = None
@@ -235,8 +237,7 @@ class OrdinaryCall:
 
     def close(self, now: float, cause: Terminated) -> None:
         """Terminate the link; ``over`` follows within ``LINK_CLOSE_WAIT``."""
-        if self.over is None and self._timers.at(_Timer.LINK_CLOSE) is None:
-            self._timers.arm(_Timer.LINK_CLOSE, now + LINK_CLOSE_WAIT)
+        if self.over is None:
             self._link.close(now, cause.cause, cause.detail)
             self._pump(now)
 
@@ -256,6 +257,8 @@ class OrdinaryCall:
             self._out.append(self.channel.encapsulate(octets, now))
         for event in self._link.events():
             self._take_event(event, now)
+        if self.over is None and self._link.phase is Phase.TERMINATE and self._timers.at(_Timer.LINK_CLOSE) is None:
+            self._timers.arm(_Timer.LINK_CLOSE, now + LINK_CLOSE_WAIT)
 
     def _take_event(self, event: LinkEvent, now: float) -> None:
         match event:
@@ -263,8 +266,10 @@ class OrdinaryCall:
                 self._remote = remote
                 self._method = method_name(local.authentication or remote.authentication)
             case AuthSucceeded(identity):
-                self._user = identity
+                self._user, self._refusal = identity, ""
                 self._events.append(Authenticated(self.call_id, identity, self._method))
+            case AuthRefused(detail):
+                self._refusal = detail
             case ccp.EncryptionUp(_, encryptor, decryptor):
                 self._mppe.rekey(encryptor, decryptor)
                 self._decided = True
@@ -300,7 +305,9 @@ class OrdinaryCall:
         self.over = self._explained(reason)
 
     def _explained(self, reason: Terminated) -> Terminated:
-        """The same end, where it was about encryption with both ends' offers."""
+        """The same end, where it was about encryption with both ends' offers, or about a password."""
+        if self._refusal:
+            return Terminated(TerminationCause.AUTHENTICATION, self._refusal)
         if reason == self._encryption_failure:
             return Terminated(TerminationCause.ENCRYPTION, reason.detail)
         if self._refused is not None and not self._was_up:

@@ -22,8 +22,8 @@ MRU = 1400
 LARGEST_OUTER = 1500
 # ours, because an LCP Configure-Request is repeated every 3 s: by then two of the peer's should have come
 NO_GRE_WAIT = 6.0
-# ours, because RFC 2637 gives any state that waits as long
-SETUP_WAIT = 60.0
+# ours, because a user may be asked for the password again, and is given a minute for that
+SETUP_WAIT = 120.0
 # ours, because pptpd waits as long for the first message
 FIRST_WAIT = 10.0
 # ours: how long a control connection may be up without a call

@@ -34,7 +34,14 @@ class AuthFailed:
     detail: str
 
 
-AuthEvent = AuthSucceeded | AuthFailed
+@dataclass(frozen=True, slots=True)
+class AuthRefused:
+    """An attempt of the peer failed, and it may make another; if it does not, this is why it is not in."""
+
+    detail: str
+
+
+AuthEvent = AuthSucceeded | AuthFailed | AuthRefused
 
 
 class Exchange(Protocol):

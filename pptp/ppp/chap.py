@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol as Interface
 
 from pptp.errors import PeerViolation, UsageError, WireCause, WireError
-from pptp.ppp.auth import AuthFailed, AuthSucceeded
+from pptp.ppp.auth import AuthFailed, AuthRefused, AuthSucceeded
 from pptp.ppp.credentials import Users
 from pptp.ppp.exchange import AskingExchange, Patience
 from pptp.ppp.negotiation import Entropy
@@ -143,7 +143,8 @@ class ChapAuthenticatorExchange(AskingExchange):
         match verdict:
             case Granted(identity, _, send_key, receive_key):
                 self._events.append(AuthSucceeded(identity, send_key, receive_key))
-            case Refused(challenge=bytes(challenge)):
+            case Refused(detail, _, bytes(challenge)):
+                self._events.append(AuthRefused(detail))
                 self._challenge = challenge
                 self._identifier = (self._identifier + 1) & 0xFF
                 self._wait(_SECOND_TRY_TIMER, now)

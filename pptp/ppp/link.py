@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from pptp.errors import Drop, PeerViolation, Terminated, TerminationCause, UsageError, WireCause, WireError
 from pptp.machine import Machine, earliest
-from pptp.ppp.auth import AuthFailed, AuthSucceeded, Exchange
+from pptp.ppp.auth import AuthFailed, AuthRefused, AuthSucceeded, Exchange
 from pptp.ppp.automaton import State
 from pptp.ppp.control_protocol import (
     ControlProtocol,
@@ -56,6 +56,7 @@ class LinkOpened:
 LinkEvent = (
     LinkOpened
     | AuthSucceeded
+    | AuthRefused
     | NetworkUp
     | NetworkDown
     | NetworkFinished
@@ -367,6 +368,8 @@ class Link:
             for event in exchange.events():
                 progress = True
                 match event:
+                    case AuthRefused():
+                        self._events.append(event)
                     case AuthFailed(detail):
                         self._lcp.close(now, Terminated(TerminationCause.AUTHENTICATION, detail))
                     case AuthSucceeded() if position not in self._results:
