@@ -116,6 +116,7 @@ class Negotiation:
         "_retransmission",
         "_terminate",
         "_timers",
+        "_unready",
         "name",
         "options",
         "peer_mru",
@@ -134,6 +135,7 @@ class Negotiation:
         self._identifier = 0
         self._request: CpPacket | None = None  # our last Configure-Request
         self._answered = False  # whether it has had its one answer
+        self._unready = False  # whether it reached a peer that had not begun
         self._terminate: CpPacket | None = None  # our last Terminate-Request
         self._reply = Reply(Code.CONFIGURE_ACK, b"", {})  # the answer that sca or scn will send
         self._acknowledged: tuple[CpPacket, float] | None = None  # the request we acknowledged last, and when
@@ -198,6 +200,7 @@ class Negotiation:
                     self._peer_reason = printable(packet.data)
                     self.fire(Event.TERMINATE_REQUEST, now, packet)
                 case Code.TERMINATE_ACK:
+                    self._note_unready(packet)
                     self.fire(Event.TERMINATE_ACK, now, packet)
                 case Code.CODE_REJECT:
                     self._code_reject(packet, now)
@@ -279,6 +282,7 @@ class Negotiation:
             self._identifier = (self._identifier + 1) & 0xFF
             self._request = CpPacket(Code.CONFIGURE_REQUEST, self._identifier, data)
             self._answered = False
+        self._unready = False
         self._out.append(self._request)
         self._count_restart(now)
 
@@ -337,6 +341,18 @@ class Negotiation:
             self._refusals_sent += 1
             self._check_patience(self._refusals_sent, "the peer insists on what it cannot have")
         self.fire(Event.CONFIGURE_REQUEST_GOOD if good else Event.CONFIGURE_REQUEST_BAD, now, packet)
+        if self._unready and self._restarts > 0 and self.state in _NEGOTIATING:
+            self._send_configure_request(now)
+
+    def _note_unready(self, packet: CpPacket) -> None:
+        """Remember that the peer was in Closed or Stopped when our request came.
+
+        Deviation: the table goes on waiting for the restart timer. pppd answers IPCP so until CCP is open, then sends
+        its own Configure-Request: that it is ready is then known, and our request goes out again at once.
+        """
+        request = self._request
+        if self.state in _NEGOTIATING and request is not None and not self._answered:
+            self._unready = packet.identifier == request.identifier
 
     def _is_repeat(self, packet: CpPacket, now: float) -> bool:
         """Whether the peer, in Opened, merely repeats the request that we have just acknowledged.

@@ -269,6 +269,7 @@ def dial_link(bench: Bench, cell: Cell) -> None:
     server.forget_log()
     client.start("--retry", "forever")
     bench.agreed(client, server)
+    server.forget_log()
     server.hang_up()
     client.wait_for("session_down", NOTICED)
     bench.agreed(client, server, 2)

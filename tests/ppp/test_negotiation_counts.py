@@ -88,3 +88,38 @@ def test_after_its_end_every_configure_packet_gets_a_terminate_ack(code: Code) -
     negotiation.receive(CpPacket(code, 42, build_options([Option(1, b"yes")])), 0)
     assert negotiation.state is State.CLOSED
     assert negotiation.transmits() == [CpPacket(Code.TERMINATE_ACK, 42)]
+
+
+def test_a_peer_that_was_not_ready_is_asked_again_as_soon_as_it_is() -> None:
+    """pppd ends what it hears of IPCP until CCP is done, and then asks itself; the restart timer would cost 3 s."""
+    negotiation = started()
+    (request,) = negotiation.transmits()
+    wanted = build_options([Option(1, b"yes")])
+    negotiation.receive(CpPacket(Code.TERMINATE_ACK, request.identifier), 0.1)
+    assert negotiation.transmits() == []
+    negotiation.receive(CpPacket(Code.CONFIGURE_REQUEST, 7, wanted), 0.2)
+    assert negotiation.transmits() == [CpPacket(Code.CONFIGURE_ACK, 7, wanted), request]
+    assert negotiation.deadline() == pytest.approx(0.2 + 3.0)
+    negotiation.receive(CpPacket(Code.CONFIGURE_REQUEST, 8, wanted), 0.3)
+    assert negotiation.transmits() == [CpPacket(Code.CONFIGURE_ACK, 8, wanted)]  # once for each Terminate-Ack
+    negotiation.receive(CpPacket(Code.CONFIGURE_ACK, request.identifier, request.data), 0.4)
+    assert negotiation.opened
+
+
+def test_a_peer_that_was_ready_is_not_asked_again() -> None:
+    negotiation = started()
+    (request,) = negotiation.transmits()
+    negotiation.receive(CpPacket(Code.TERMINATE_ACK, request.identifier + 1), 0.1)  # answers something else
+    negotiation.receive(CpPacket(Code.CONFIGURE_REQUEST, 7, build_options([Option(1, b"no")])), 0.2)
+    assert [packet.code for packet in negotiation.transmits()] == [Code.CONFIGURE_NAK]
+
+
+def test_asking_again_uses_up_the_restart_count() -> None:
+    negotiation = started()
+    (request,) = negotiation.transmits()
+    asked = 1
+    for number in range(30):
+        negotiation.receive(CpPacket(Code.TERMINATE_ACK, request.identifier), 0.1)
+        negotiation.receive(CpPacket(Code.CONFIGURE_REQUEST, number, build_options([Option(1, b"yes")])), 0.1)
+        asked += negotiation.transmits().count(request)
+    assert asked == Retransmission().max_configure
