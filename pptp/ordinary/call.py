@@ -5,7 +5,7 @@ in, a packet passes the channel, which puts frames in order, then MPPE, then, un
 that is up, the link. Going out, data takes a way that was compiled when the link opened: nothing is left to decide.
 
 No data goes out before MPPE is up where it is required; where it is only allowed, not before CCP has come to an end,
-or has been silent for ``UNDECIDED_WAIT``.
+or has been silent for ``UNDECIDED_WAIT``, and a call that was encrypted once ends sooner than it goes back to clear.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ class OrdinaryCall:
     __slots__ = (
         "_decided",
         "_drops",
+        "_encrypted",
         "_encryption_failure",
         "_established_at",
         "_events",
@@ -117,6 +118,7 @@ class OrdinaryCall:
         self._refused = RefusedEncryption() if terms.mppe is None else None
         self._encryption_failure: Terminated | None = None
         self._decided = terms.mppe is None  # whether CCP has come to an end, good or bad
+        self._encrypted = False  # whether it ever was: from then on nothing goes back to clear
         self._remote = LcpOptions()
         self._mtu = 0
         self._was_up = False
@@ -179,7 +181,7 @@ class OrdinaryCall:
             received.append((protocol, information))
             return
         if self._refused is not None and protocol == Protocol.CCP:
-            self._refused.hear(information)
+            self._refused.hear(information, now)
         self._link.receive(protocol, information, now)
         self._pump(now)
 
@@ -246,7 +248,7 @@ class OrdinaryCall:
         self._link.lower_down(now)
         self._pump(now)
         if self.over is None or self.over.cause is TerminationCause.LOST_CARRIER:
-            self.over = self._explained(cause)
+            self.over = self._explained(cause, now)
 
     # -- what the link reports ------------------------------------------------------------------------------
 
@@ -273,6 +275,7 @@ class OrdinaryCall:
             case ccp.EncryptionUp(_, encryptor, decryptor):
                 self._mppe.rekey(encryptor, decryptor)
                 self._decided = True
+                self._encrypted |= encryptor is not None or decryptor is not None
                 self._events.append(EncryptionUp(self.call_id, _mode(encryptor), _mode(decryptor)))
                 self._compile(now)
             case control_protocol.NetworkDown(protocol) if protocol == MPPE_PROTOCOL:
@@ -284,6 +287,8 @@ class OrdinaryCall:
                 self._encryption_failure = reason
                 self._decided = True
                 self._compile(now)
+                if self._encrypted:
+                    self._link.close(now, reason.cause, reason.detail)
             case ipcp.Ipv4Up() | ipv6cp.Ipv6Up():
                 self._networks[event.protocol] = event
                 self._compile(now)
@@ -295,23 +300,23 @@ class OrdinaryCall:
             case lcp.PeerIdentified(text):
                 self._events.append(PeerIdentified(self.call_id, text))
             case Terminated():
-                self._end(event)
+                self._end(event, now)
             case _:
                 pass
 
-    def _end(self, reason: Terminated) -> None:
+    def _end(self, reason: Terminated, now: float) -> None:
         self._timers.stop_all()
         self._senders.clear()
-        self.over = self._explained(reason)
+        self.over = self._explained(reason, now)
 
-    def _explained(self, reason: Terminated) -> Terminated:
+    def _explained(self, reason: Terminated, now: float) -> Terminated:
         """The same end, where it was about encryption with both ends' offers, or about a password."""
         if self._refusal:
             return Terminated(TerminationCause.AUTHENTICATION, self._refusal)
         if reason == self._encryption_failure:
             return Terminated(TerminationCause.ENCRYPTION, reason.detail)
-        if self._refused is not None and not self._was_up:
-            return self._refused.explain(reason)
+        if self._refused is not None:
+            return self._refused.explain(reason, now)
         return reason
 
     def status(self) -> CallStatus:
@@ -343,7 +348,7 @@ class OrdinaryCall:
             return
         if not self._may_flow():
             self._senders.clear()
-            if not self._mppe.required and self._timers.at(_Timer.UNDECIDED) is None:
+            if not self._mppe.required and not self._encrypted and self._timers.at(_Timer.UNDECIDED) is None:
                 self._timers.arm(_Timer.UNDECIDED, now + UNDECIDED_WAIT)
             return
         self._timers.stop(_Timer.UNDECIDED)
@@ -360,6 +365,8 @@ class OrdinaryCall:
     def _may_flow(self) -> bool:
         if self._mppe.required:
             return self._mppe.encryptor is not None and self._mppe.decryptor is not None
+        if self._encrypted:
+            return self._mppe.encryptor is not None or self._mppe.decryptor is not None
         return self._decided
 
     def _sender(self, protocol: int) -> Callable[[Packet, float], bytes]:

@@ -18,6 +18,8 @@ from pptp.wire.cp import Code, parse_options, parse_packet
 PAC_FIRST_REQUEST_DELAY = 0.25
 # ours, because a PAC's socket is open as it replies, but its PPP may still be starting (pptpd starts a pppd)
 PNS_FIRST_REQUEST_DELAY = 0.1
+# ours, because a peer that cannot do without encryption leaves at once, or when its own patience with CCP ends
+_OFFER_LIFE = 10.0  # seconds
 
 
 def link_config(config: OrdinaryConfig, call_id: int, admit: Admit | None) -> LinkConfig:
@@ -78,12 +80,13 @@ class _OneAdmission:
 class RefusedEncryption:
     """What the peer asks of CCP while we refuse it, so that an end over this can name both offers."""
 
-    __slots__ = ("_wanted",)
+    __slots__ = ("_heard_at", "_wanted")
 
     def __init__(self) -> None:
         self._wanted = 0
+        self._heard_at = 0.0
 
-    def hear(self, information: bytes | memoryview) -> None:
+    def hear(self, information: bytes | memoryview, now: float) -> None:
         """A CCP packet of the peer."""
         try:
             packet = parse_packet(bytes(information))
@@ -93,10 +96,12 @@ class RefusedEncryption:
         for option in options:
             if option.type == OPTION_MPPE:
                 self._wanted = int.from_bytes(option.value[:4], "big")
+                self._heard_at = now
 
-    def explain(self, reason: Terminated) -> Terminated:
-        """The peer's farewell, with both offers where it had wanted encryption."""
-        if not self._wanted or reason.cause is not TerminationCause.PEER_REQUEST:
+    def explain(self, reason: Terminated, now: float) -> Terminated:
+        """The peer's farewell, with both offers where it had just wanted encryption."""
+        recent = self._wanted and now - self._heard_at < _OFFER_LIFE
+        if not recent or reason.cause is not TerminationCause.PEER_REQUEST:
             return reason
         offers = f"we refuse encryption, the peer wants {describe(self._wanted)}"
         return Terminated(TerminationCause.ENCRYPTION, f"{reason.detail}; {offers}" if reason.detail else offers)
