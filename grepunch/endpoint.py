@@ -30,10 +30,12 @@ from grepunch.io.errors import HostError
 from grepunch.io.rawgre import RawGre
 from grepunch.meetings import Meetings, Member
 from grepunch.mirrors import Mirrors
+from grepunch.movement import Movement
 from grepunch.options import Action, EndpointOptions, Role
 from grepunch.outcome import Attempt
 from grepunch.peer import (
     InnerMtu,
+    MailboxDoubted,
     MailboxSend,
     PeerConfig,
     PeerContext,
@@ -121,6 +123,7 @@ class Endpoint:
             settled=lambda name: self._flush(self._peers[name]),
             on_notice=lambda text, peer: self._reporter.report(Notice(text, Level.WARNING, peer)),
         )
+        self._movement = Movement(self._outer_addresses, moved=self._moved, slept=self._slept, now=now)
         self._meetings: Meetings | None = None
         self._all_closed = asyncio.Event()
         self._fault: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
@@ -217,6 +220,7 @@ class Endpoint:
         loop.add_reader(self._interface.device.fileno(), self._pump.tun_readable)
         stack.callback(loop.remove_reader, self._interface.device.fileno())
         stack.callback(self._disarm)
+        stack.enter_context(self._movement)
         stack.callback(self._mirrors.close)
         self._report_start()
         tasks: list[asyncio.Future[Verdict]] = [self._fault, loop.create_task(self._show_progress())]
@@ -269,6 +273,7 @@ class Endpoint:
         recording = True
         while True:
             await asyncio.sleep(PROGRESS_INTERVAL)
+            self._movement.tick()
             if recording and self._recording.stopped:
                 recording = False
                 self._reporter.report(Notice(self._recording.stopped, Level.WARNING))
@@ -400,6 +405,31 @@ class Endpoint:
             handle.cancel()
         self._armed.clear()
 
+    # -- movement ---------------------------------------------------------------------------------------------
+
+    def _outer_addresses(self) -> list[IPv4Address]:
+        """Where packets of ours go: to peers and to rendezvous servers."""
+        holes = [traffic.machine.hole for traffic in self._peers.values()]
+        return [*(self._meetings.addresses if self._meetings else ()), *(hole[0] for hole in holes if hole is not None)]
+
+    def _doubt_meetings(self) -> None:
+        if self._meetings is not None:
+            self._meetings.doubt()
+
+    def _moved(self) -> None:
+        """This host sends another way than before."""
+        self._doubt_meetings()
+        for traffic in self._peers.values():
+            traffic.machine.network_changed(now())
+            self._flush(traffic)
+
+    def _slept(self) -> None:
+        """Every timer is late, and whoever was connected to us may have given up."""
+        self._doubt_meetings()
+        for traffic in self._peers.values():
+            traffic.machine.handle_timeout(now())
+            self._flush(traffic)
+
     # -- what peers say -----------------------------------------------------------------------------------------
 
     def _take(self, traffic: PeerTraffic, event: PeerEvent) -> None:
@@ -407,6 +437,8 @@ class Endpoint:
         match event:
             case InnerMtu(octets=octets):
                 self._interface.peer_mtu(name, octets)
+            case MailboxDoubted():
+                self._doubt_meetings()
             case Ipv4Up(local=local, remote=remote):
                 self._interface.peer_up(name, local, remote)
                 self._give_addresses(self._profile_of(traffic), traffic, remote)

@@ -137,6 +137,18 @@ class Meetings:
             server.client.send(mailbox, blob)
             return
 
+    def doubt(self) -> None:
+        """The network may have changed, or a peer has fallen silent: see whether the connections still are any good."""
+        for server in self.servers:
+            if server.client is not None:
+                server.client.doubt()
+
+    @property
+    def addresses(self) -> list[IPv4Address]:
+        """Where the servers are that we are connected to."""
+        found = [server.client.server_address for server in self.servers if server.client is not None]
+        return [address for address in found if address is not None]
+
     def clock_of(self, name: str) -> Server | None:
         """The clock of the server where a peer is met."""
         server = self._members[name].server

@@ -216,6 +216,13 @@ class Traversal:
         return self._round is not None and not self._round.settled
 
     @property
+    def seen_elsewhere(self) -> bool:
+        """Whether the rendezvous now sees us come from another address than this round told the peer."""
+        clock = self._clock()
+        external = clock.external if clock is not None else None
+        return self._round is not None and external is not None and external != self._round.mine.external
+
+    @property
     def report(self) -> PunchReport | None:
         """Counts of the current round's window."""
         puncher = self._round.puncher if self._round is not None else None

@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import IPv4Address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ from websockets.typing import Subprotocol
 
 from grepunch.io.clock import entropy, now
 from grepunch.io.meeting_link import CLOSE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT, QUIET, send_or_drop
+from grepunch.io.netwatch import way_to
 from grepunch.rendezvous.client import RendezvousClient
 from grepunch.rendezvous.events import ClientEvent, ServerFault
 from grepunch.rendezvous.messages import CLOSE_SENTENCES, LARGEST_MESSAGE, SUBPROTOCOL, CloseCode
@@ -128,10 +130,24 @@ class MeetingClient:
         self._flush()
         return sent
 
+    @property
+    def server_address(self) -> IPv4Address | None:
+        """The server's address on the present connection."""
+        return IPv4Address(self._connection.remote_address[0]) if self._connection is not None else None
+
     def doubt(self) -> None:
-        """The network may have changed: the connection has two seconds to prove itself, a pending retry starts now."""
+        """The network may have changed: the connection has two seconds to prove itself, a pending retry starts now.
+
+        A connection from an address that this host would no longer use has no time: no answer could reach it.
+        """
         self._hurry.set()
-        if self._connection is not None and not self._tasks:
+        server = self.server_address
+        if self._connection is None or server is None:
+            return
+        way = way_to(server)
+        if way is not None and str(way.source) != self._connection.local_address[0]:
+            self._connection.transport.abort()
+        elif not self._tasks:
             task = asyncio.get_running_loop().create_task(self._verify(self._connection))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

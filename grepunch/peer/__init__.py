@@ -3,6 +3,7 @@
 from grepunch.peer.context import PeerContext
 from grepunch.peer.events import (
     HandshakeFailed,
+    MailboxDoubted,
     MailboxSend,
     PathUp,
     PeerConfig,
@@ -29,6 +30,7 @@ __all__ = [
     "OVERHEAD",
     "HandshakeFailed",
     "InnerMtu",
+    "MailboxDoubted",
     "MailboxSend",
     "MirrorClosed",
     "MirrorConnected",

@@ -92,11 +92,26 @@ class HandshakeFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class MailboxDoubted:
+    """Nothing comes over the path where something was due: is the connection to the rendezvous still any good?"""
+
+
+@dataclass(frozen=True, slots=True)
 class SessionEnded:
     """The session is over; the machine looks for the next one, unless it was closed."""
 
     cause: Terminated
 
 
-PeerEvent = StateChanged | PathUp | PunchFailed | HandshakeFailed | InnerMtu | NetworkUp | NetworkDown | SessionEnded
+PeerEvent = (
+    StateChanged
+    | PathUp
+    | PunchFailed
+    | HandshakeFailed
+    | MailboxDoubted
+    | InnerMtu
+    | NetworkUp
+    | NetworkDown
+    | SessionEnded
+)
 PeerTransmit = MailboxSend | GreSend | MirrorTransmit

@@ -31,6 +31,9 @@ FOLLOW_INTERVAL = 1.0
 FIRST_MEASURE = 1.0
 MEASURE_INTERVAL = 15.0
 
+# ours: the first check of a silence is often answered; by the next, half a second later, an answer is late
+UNANSWERED_CHECKS = 2
+
 OVERHEAD = {Form.V1: OVERHEAD_SEALED_V1, Form.V0: OVERHEAD_SEALED_V0}
 
 Place = tuple[IPv4Address, Form]
@@ -66,6 +69,11 @@ class HeardAgain:
 
 
 @dataclass(frozen=True, slots=True)
+class Unanswered:
+    """Before ``Silent``: the peer was asked for an answer, and it is late."""
+
+
+@dataclass(frozen=True, slots=True)
 class InnerMtu:
     """The largest inner packet that the path carries, in octets."""
 
@@ -79,7 +87,7 @@ class Moved:
     place: Place
 
 
-HoleEvent = FirstFrame | Silent | HeardAgain | InnerMtu | Moved
+HoleEvent = FirstFrame | Silent | HeardAgain | Unanswered | InnerMtu | Moved
 
 
 @dataclass(slots=True)
@@ -95,6 +103,7 @@ class Hole:
     def __init__(self, *, keepalive: float, entropy: Callable[[int], bytes]) -> None:
         self.place: Place | None = None
         self.heard = False  # the peer's sealed frames come through it
+        self._left = False  # there was a path, and it was given up
         self.path = PathManager(keepalive=keepalive)
         self._entropy = entropy
         self._check: _Challenge | None = None
@@ -150,9 +159,15 @@ class Hole:
 
     def leave(self) -> None:
         """Send nothing more into it: whatever still went in would keep a poisoned NAT poisoned."""
+        self._left = self._left or self.place is not None
         self.place = None
         self.heard = False
         self._measure_at = None
+
+    def look(self, now: float) -> None:
+        """There is reason to think that it no longer works: ask the peer for an answer at once."""
+        self.path.look(now)
+        self._follow(now)
 
     def sent(self, now: float, largest: int) -> None:
         """Data went in; ``largest`` outer packet of the batch in octets."""
@@ -171,6 +186,8 @@ class Hole:
         an older frame moves nothing.
         """
         if self.place is None:
+            if self._left:  # given up in silence, and now the peer, who may have slept, comes through it
+                self._challenge(source, now, current)
             return
         if source != self.place:
             if not (follow and source[0] == self.place[0]):
@@ -263,7 +280,9 @@ class Hole:
                     pass
                 case KeepaliveDue():
                     self._out.append(SealedOut(EMPTY_PROTOCOL, b"", place))
-                case CheckDue():
+                case CheckDue(number=number):
+                    if number == UNANSWERED_CHECKS:
+                        self._events.append(Unanswered())
                     self._measure(now)
                 case MtuProbeDue(outer=outer):
                     size = inner_mtu(outer, OVERHEAD[place[1]]) - VENDOR_HEADER_SIZE

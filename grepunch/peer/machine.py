@@ -17,6 +17,7 @@ from grepunch.peer.constants import DIRECT_AFTER, GOODBYE_WAIT, HANDSHAKE_RETRY,
 from grepunch.peer.context import PeerContext
 from grepunch.peer.events import (
     HandshakeFailed,
+    MailboxDoubted,
     MailboxSend,
     PathUp,
     PeerEvent,
@@ -26,7 +27,7 @@ from grepunch.peer.events import (
     SessionEnded,
     StateChanged,
 )
-from grepunch.peer.hole import FirstFrame, HeardAgain, InnerMtu, Moved, Place, Silent
+from grepunch.peer.hole import FirstFrame, HeardAgain, InnerMtu, Moved, Place, Silent, Unanswered
 from grepunch.peer.mirror import MirrorData, MirrorDial, MirrorHangUp, MirrorNews
 from grepunch.peer.session import SealedSession, SegmentOut
 from grepunch.peer.view import PeerView
@@ -72,6 +73,7 @@ class PeerMachine(PeerView):
         self._mailbox = False
         self._incarnation: object = None
         self._same_lan = False
+        self._moved = False  # since the path in use was proven
         self._reply_to: Place | None = None
         self._present_since: float | None = None
         self._closing = False
@@ -118,6 +120,7 @@ class PeerMachine(PeerView):
         if self._direct is not None:
             self._direct.handle_timeout(now)
         if self._session is not None:
+            self._session.reach(self._hole.alive or self._mailbox, now)
             self._session.handle_timeout(now)
         self._settle(now)
 
@@ -138,6 +141,8 @@ class PeerMachine(PeerView):
                 self._stop_direct(now)
                 self._present_since = now
                 self._set_state(PeerState.HANDSHAKE)
+            else:
+                self._met_again(self._session, now)
             self._initiate(now)
         self._settle(now)
 
@@ -147,6 +152,14 @@ class PeerMachine(PeerView):
         self._incarnation = None
         if self._session is None and not self._closing:
             self._look_for_peer(now)
+        self._settle(now)
+
+    def network_changed(self, now: float) -> None:
+        """This host's own way to the peer is another: see whether the path still works, and look for one from here."""
+        self._moved = True
+        self._hole.look(now)
+        if self._session is not None and not self._closing:
+            self._punch_again(self._session, now)
         self._settle(now)
 
     def close(self, now: float) -> None:
@@ -294,8 +307,9 @@ class PeerMachine(PeerView):
         self._out.append(MailboxSend(frame) if place is None else GreSend(*place, frame))
 
     def _best_carrier(self) -> Place | None:
-        """The hole while it is good, else the mailbox (None), else the hole all the same."""
-        return self._hole.place if self._hole.alive or not self._mailbox else None
+        """The hole while it is good and nobody looks for another, else the mailbox (None), else the hole after all."""
+        doubted = self._session is not None and self._session.traversal.punching
+        return self._hole.place if not self._mailbox or (self._hole.alive and not doubted) else None
 
     # -- keys --------------------------------------------------------------------------------------------------------
 
@@ -423,7 +437,7 @@ class PeerMachine(PeerView):
 
     def _use_hole(self, place: Place, now: float) -> None:
         """A path has been proven: everything takes it from now on."""
-        self._last_address = place[0]
+        self._last_address, self._moved = place[0], False
         self._hole.use(place, now)
         if self._session is None:
             return
@@ -452,6 +466,8 @@ class PeerMachine(PeerView):
                     self._repair(now)
                     if dead:
                         self._initiate(now)
+                case Unanswered():
+                    self._events.append(MailboxDoubted())
                 case HeardAgain():
                     self._stop_punching(now)
                     self._set_state(PeerState.UP if Protocol.IPV4 in self.networks else PeerState.NEGOTIATING)
@@ -467,10 +483,22 @@ class PeerMachine(PeerView):
             return
         self._hole.heard = False
         self._present_since = now
-        if not self._mailbox:
-            self._punch_directly(now)
-        elif not session.traversal.punching:
+        if not self._mailbox or not session.traversal.punching:
+            self._punch_again(session, now)
+
+    def _punch_again(self, session: SealedSession, now: float) -> None:
+        """Look for a path while the one in use, if there is one, goes on carrying what it can."""
+        if self._mailbox:
             session.traversal.begin(now)
+        else:
+            self._punch_directly(now)
+
+    def _met_again(self, session: SealedSession, now: float) -> None:
+        """Back in the mailbox with the peer: what waited for a carrier goes out, and a path is looked for where the one
+        in use is silent, or we are seen elsewhere than when it was proven."""
+        session.carrier_changed(now)
+        if self._moved or session.traversal.seen_elsewhere or not (self._hole.alive or session.traversal.punching):
+            self._punch_again(session, now)
 
     def _stop_punching(self, now: float) -> None:
         if self._session is not None:

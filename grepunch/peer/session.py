@@ -92,6 +92,15 @@ class SealedSession:
         self._pptp.path_up(now)
         self.settle(now)
 
+    def reach(self, reachable: bool, now: float) -> None:
+        """Whether there is a way to the peer that may work; without one the control stream waits patiently."""
+        self._arq.reach(reachable, now)
+
+    def carrier_changed(self, now: float) -> None:
+        """There is a fresh way to the peer: what is unacknowledged goes out again at once."""
+        self._arq.reach(True, now)
+        self._arq.carrier_changed(now)
+
     def stop_punching(self, now: float) -> None:
         """There is a path: look for no other."""
         self.traversal.stop(now)

@@ -56,7 +56,9 @@ class KeepaliveDue:
 
 @dataclass(frozen=True, slots=True)
 class CheckDue:
-    """Event: send a sealed frame that the peer answers."""
+    """Event: send a sealed frame that the peer answers. ``number`` counts those of one silence, from 1."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class PathManager:
 
     __slots__ = (
         "_check_at",
+        "_checks",
         "_events",
         "_keepalive",
         "_mtu",
@@ -113,6 +116,7 @@ class PathManager:
         self._received_at = 0.0
         self._waiting_since: float | None = None  # the first traffic that nothing was heard after
         self._check_at = float("-inf")  # no check before this
+        self._checks = 0  # since something was heard
         self._rtt: float | None = None
         self._events: list[PathEvent] = []
 
@@ -150,7 +154,8 @@ class PathManager:
         if now >= self._next_check():
             self._check_at = now + CHECK_INTERVAL
             self._sent_at = now
-            self._events.append(CheckDue())
+            self._checks += 1
+            self._events.append(CheckDue(self._checks))
         elif now >= self._sent_at + self._keepalive:
             self._sent_at = now
             self._events.append(KeepaliveDue())
@@ -164,6 +169,7 @@ class PathManager:
         self._sent_at = self._received_at = now
         self._waiting_since = None
         self._check_at = float("-inf")
+        self._checks = 0
         self._rtt = None
         self._mtu.start(now)
 
@@ -179,6 +185,7 @@ class PathManager:
         """Something authentic arrived over the path. Cheap."""
         self._received_at = now
         self._waiting_since = None
+        self._checks = 0
         if self._state is not PathState.ALIVE and self._state is not PathState.NONE:
             self._state = PathState.ALIVE
             self._events.append(Recovered())
@@ -196,6 +203,12 @@ class PathManager:
         """The socket refused a packet of ``outer`` octets (EMSGSIZE)."""
         if self._state is not PathState.NONE:
             self._mtu.refused(outer, now)
+
+    def look(self, now: float) -> None:
+        """The network under the path has changed: check it at once, and suspect it soon if nothing comes."""
+        if self._state in (PathState.ALIVE, PathState.SUSPECT):
+            self._waiting_since = min(now - CHECK_AFTER, self._waiting_since or now)
+            self._check_at = now
 
     def receive_news(self, news: PathNews, now: float) -> None:
         """Take what ICMP said about a packet of this path: a reason to look, never a reason to act."""

@@ -28,6 +28,8 @@ RTO_MINIMUM = 0.25  # seconds
 RTO_MAXIMUM = 8.0  # a doubled time-out stops here: an outage of a NAT's 30 s timer must be survivable
 MAX_TRIES = 10
 
+_TRIED_AGAIN = 2  # tries of a message that Karn's rule (RFC 6298 section 3) leaves out of the round trip
+
 _HEADER = struct.Struct("!II")
 
 
@@ -74,6 +76,7 @@ class Arq:
         self._timers: Timers[_Timer] = Timers()
         self._backoff = 1.0
         self._failed = False
+        self._reachable = True
 
     def send(self, message: bytes, now: float) -> None:
         """Queue a message of 1 to ``LARGEST_MESSAGE`` octets, any other is a :class:`UsageError`.
@@ -124,6 +127,16 @@ class Arq:
                 item.tries = max(1, item.tries - 1)
             self._timers.arm(_Timer.RETRANSMIT, now)
 
+    def reach(self, reachable: bool, now: float) -> None:
+        """Whether there is a carrier that may work. Tries without one do not count; with one they begin anew."""
+        if reachable is self._reachable:
+            return
+        self._reachable = reachable
+        if reachable:
+            for item in self._in_flight:
+                item.tries = min(item.tries, _TRIED_AGAIN)
+            self.carrier_changed(now)
+
     @property
     def idle(self) -> bool:
         """Whether everything sent has been acknowledged."""
@@ -152,11 +165,11 @@ class Arq:
         if not self._timers.pop_expired(now) or not self._in_flight or self._failed:
             return
         oldest = self._in_flight[0]
-        if oldest.tries >= MAX_TRIES:
+        if self._reachable and oldest.tries >= MAX_TRIES:
             self._fail()
             return
         for item in self._in_flight:
-            item.tries += 1
+            item.tries = item.tries + 1 if self._reachable else max(item.tries, _TRIED_AGAIN)
             self._emit(item)
         self._backoff *= 2
         self._arm(now)

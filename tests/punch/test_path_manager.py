@@ -168,7 +168,7 @@ def test_after_a_suspend_the_path_is_checked_and_not_buried() -> None:
     path.run(5.0)
     path.log.clear()
     path.manager.handle_timeout(65.0)
-    assert path.manager.events() == [CheckDue()]
+    assert path.manager.events() == [CheckDue(1)]
     path.manager.received(65.1)
     assert path.manager.state is PathState.ALIVE
 

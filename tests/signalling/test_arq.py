@@ -160,3 +160,22 @@ def test_sequence_numbers_wrap() -> None:
     for segment in b.transmits():
         a.receive(segment, 0)
     assert a.idle
+
+
+def test_tries_without_any_carrier_do_not_count_and_begin_anew_with_one() -> None:
+    arq = Arq()
+    arq.send(b"patient", 0.0)
+    arq.reach(False, 1.0)
+    now = 0.0
+    for _ in range(3 * MAX_TRIES):
+        now = arq.deadline() or now
+        arq.handle_timeout(now)
+        assert arq.transmits()
+    assert not arq.events()
+    arq.reach(True, now)
+    assert arq.deadline() == now  # at once, and from then on as often as ever
+    for _ in range(MAX_TRIES):
+        assert not arq.events()
+        now = arq.deadline() or now
+        arq.handle_timeout(now)
+    assert arq.events() == [ArqFailed()]

@@ -15,7 +15,17 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from grepunch.admission import HandshakeDesk
 from grepunch.datapump import DataPump, PeerTraffic
 from grepunch.destinations import Destinations
-from grepunch.peer import MailboxSend, PathUp, PeerConfig, PeerContext, PeerEvent, PeerMachine, PeerState, StateChanged
+from grepunch.peer import (
+    MailboxDoubted,
+    MailboxSend,
+    PathUp,
+    PeerConfig,
+    PeerContext,
+    PeerEvent,
+    PeerMachine,
+    PeerState,
+    StateChanged,
+)
 from grepunch.ports import Form, GreFrame, GreSend, PathNews
 from grepunch.punch.path import PathState
 from grepunch.routing import AddressTable
@@ -30,6 +40,10 @@ from tests.punch import simnat
 
 SUITES = (Suite.AES_256_GCM, Suite.CHACHA20_POLY1305)
 INNER = {"a": IPv4Address("10.66.0.1"), "b": IPv4Address("10.66.0.2")}
+UNSEEN = IPv4Address(0)
+SERVER_PATIENCE = 19.0  # seconds until either end of a dead connection to the rendezvous notices by itself
+VERIFYING = 2.0  # seconds that a doubted connection has to prove itself
+RECONNECTING = 0.3  # seconds for TCP, TLS, the greeting and the clock
 MOST_STEPS = 60_000  # of one run: beyond is a livelock
 MOST_AT_ONCE = 200  # timers of one host at one instant: beyond is a spin
 
@@ -64,7 +78,7 @@ class MeetingClock:
 
     @property
     def external(self) -> IPv4Address:
-        return self.host.side.external
+        return self.host.seen_external
 
     def server_time(self, now: float) -> float:
         return now - self.host.clock_base + self.error
@@ -125,6 +139,8 @@ class Host:
     interfaces: tuple[IPv4Interface, ...] = ()
     running: bool = False
     asleep: bool = False
+    stale: bool = False  # its connection to the rendezvous is dead, and nobody has noticed yet
+    seen_external: IPv4Address = UNSEEN  # by the rendezvous, on the present connection
     met: int | None = None  # the incarnation of the peer at the rendezvous, as this host knows
     log: list[tuple[float, PeerEvent]] = field(default_factory=list)
     sent: list[tuple[float, GreSend]] = field(default_factory=list)
@@ -331,11 +347,30 @@ class World(simnat.World):
         """The host sleeps: its timers and its network with it."""
         host.asleep = True
         self.at(self.now + seconds, lambda: self._wake(host))
+        if seconds > SERVER_PATIENCE and host.name in self.meeting.joined:
+            host.stale = True
+            self.at(self.now + SERVER_PATIENCE, lambda: self._lose(host))
 
     def _wake(self, host: Host) -> None:
         host.asleep = False
         host.machine.handle_timeout(host.now)
         self.settle(host)
+        self.reconnect(host)
+
+    def _lose(self, host: Host) -> None:
+        """The server has waited long enough for a sign of the host."""
+        if host.stale and self.meeting.joined.pop(host.name, None) is not None:
+            self._tell_presence(self.other_host(host))
+
+    def reconnect(self, host: Host) -> None:
+        """The host notices that its connection is dead, and opens another."""
+        if not host.stale or host.asleep:
+            return
+        host.stale, host.met = False, None
+        self._lose(host)
+        host.machine.mailbox_down(host.now)
+        self.settle(host)
+        self.at(self.now + RECONNECTING, lambda: self.join(host))
 
     # -- the rendezvous ---------------------------------------------------------------------------------------
 
@@ -344,6 +379,7 @@ class World(simnat.World):
         if not self.meeting.running:
             return
         self.meeting.joins += 1
+        host.seen_external = host.side.external
         self.meeting.joined[host.name] = self.meeting.joins
         other = self.other_host(host)
         if other.name in self.meeting.joined:
@@ -376,7 +412,7 @@ class World(simnat.World):
         self.at(self.now + self.meeting.delay, lambda: self._presence(host))
 
     def _presence(self, host: Host) -> None:
-        if not host.running:
+        if not host.running or host.stale:
             return
         there = self.meeting.joined.get(self.other_host(host).name) if host.name in self.meeting.joined else None
         if there == host.met:
@@ -393,7 +429,8 @@ class World(simnat.World):
         if host.met is None or self.random.random() < self.meeting.loss or self.blob_lost(host, blob):
             return
         other = self.other_host(host)
-        self.at(self.now + 2 * self.meeting.delay, lambda: self._deliver_blob(other, blob))
+        if not (host.stale or other.stale):
+            self.at(self.now + 2 * self.meeting.delay, lambda: self._deliver_blob(other, blob))
 
     def _deliver_blob(self, host: Host, blob: bytes) -> None:
         if host.asleep:
@@ -511,7 +548,10 @@ class World(simnat.World):
             elif isinstance(item, GreSend):
                 host.destinations.sent(item.destination, host.traffic)
                 self.send_gre(host, item)
-        host.log += [(self.now, event) for event in host.machine.events()]
+        events = host.machine.events()
+        host.log += [(self.now, event) for event in events]
+        if any(isinstance(event, MailboxDoubted) for event in events):
+            self.at(self.now + VERIFYING, lambda: self.reconnect(host))
         self._check(host)
 
     def _check(self, host: Host) -> None:
