@@ -444,7 +444,7 @@ class Endpoint:
                 self._give_addresses(self._profile_of(traffic), traffic, remote)
             case Ipv6Up(local=local_identifier, remote=remote_identifier):
                 self._addresses.set_interface_identifier(name, remote_identifier)
-                self._interface.ipv6_up(local_identifier)
+                self._interface.ipv6_up(name, local_identifier, remote_identifier)
             case SessionEnded():
                 peer = self._profile_of(traffic)
                 self._give_addresses(peer, traffic, peer.address)

@@ -1,7 +1,8 @@
 """The tunnel interface of a profile: device, addresses, MTU and routes, following which peers are up.
 
 The routes to what lies behind a peer are there while the peer's session is; they stay through a repair, so that
-nothing leaks past the tunnel meanwhile. Every peer has an MTU of its own, and the device the smallest of them.
+nothing leaks past the tunnel meanwhile. Every peer has an MTU of its own: the device takes the largest, and the routes
+to the others a smaller one each, so that no peer's path narrows another's.
 """
 
 from __future__ import annotations
@@ -105,6 +106,7 @@ class TunnelInterface:
         self._netconf = Netconf()
         self._tun: Tun | None = None
         self._routes: dict[str, list[IPv4Network]] = {}
+        self._hosts: dict[str, dict[int, IPv4Network | IPv6Network]] = {}  # the peers' own addresses, by IP version
         self._mtus: dict[str, int] = {}
         self.guard_left_out = ""
 
@@ -151,9 +153,12 @@ class TunnelInterface:
         if self._profile.interface.address is None:
             addresses = (IPv4Interface(f"{local}/32"), *(a for a in addresses if a.version == 6))
             self._routes[name].append(IPv4Network(remote))
+        hosts = dict(self._hosts)
+        self._hosts[name] = self._hosts.get(name, {}) | {4: IPv4Network(remote)}
         try:
             self._apply(replace(plan, addresses=addresses))
         except Failure:
+            self._hosts = hosts
             if before is None:
                 del self._routes[name]
             else:
@@ -161,27 +166,28 @@ class TunnelInterface:
             self._restore()
             raise
 
-    def ipv6_up(self, identifier: bytes) -> None:
-        """IPV6CP is up: our link-local address with the identifier of 8 octets that was agreed, in any other's place.
+    def ipv6_up(self, name: str, local: bytes, remote: bytes) -> None:
+        """IPV6CP is up with a peer: our link-local address, in any other's place. Identifiers have 8 octets.
 
-        The identifier is made from our key, so that it is the same with every peer.
+        Our identifier is made from our key, so that it is the same with every peer.
         """
-        address = IPv6Interface((IPv6Address(b"\xfe\x80" + bytes(6) + identifier), 64))
+        self._hosts[name] = self._hosts.get(name, {}) | {6: IPv6Network(_link_local(remote))}
+        addresses = self._plan.addresses
         if self._plan.mtu >= IPV6_MINIMUM:
-            ipv4 = (a for a in self._plan.addresses if a.version == 4)
-            self._apply(replace(self._plan, addresses=(*ipv4, address)))
+            addresses = (*(a for a in addresses if a.version == 4), IPv6Interface((_link_local(local), 64)))
+        self._apply(replace(self._plan, addresses=addresses))
 
     def peer_down(self, name: str) -> None:
         """The session with a peer is over."""
         self._mtus.pop(name, None)
-        if self._routes.pop(name, None) is not None:
-            self._apply(self._plan)
+        self._hosts.pop(name, None)
+        self._routes.pop(name, None)
+        self._apply(self._plan)
 
     def peer_mtu(self, name: str, mtu: int) -> None:
         """The largest inner packet that the path to a peer carries."""
         self._mtus[name] = mtu
-        if self._profile.interface.mtu is None:
-            self._apply(replace(self._plan, mtu=min(self._mtus.values())))
+        self._apply(self._plan)
 
     def host_interfaces(self) -> list[IPv4Interface]:
         """This host's other addresses, for LAN candidates."""
@@ -194,11 +200,21 @@ class TunnelInterface:
             self._netconf.apply(self._plan)
 
     def _apply(self, plan: InterfacePlan) -> None:
-        routes: tuple[IPv4Network | IPv6Network, ...] = tuple(
-            dict.fromkeys(network for networks in self._routes.values() for network in networks)
-        )
-        plan = replace(plan, routes=routes)
+        """Make the interface what ``plan`` says of its addresses; routes and MTUs follow from the peers."""
+        mtu = self._profile.interface.mtu or max(self._mtus.values(), default=plan.mtu)
+        routes = [network for networks in self._routes.values() for network in networks]
+        narrow: dict[IPv4Network | IPv6Network, int] = {}
+        for name, peer_mtu in self._mtus.items():
+            if peer_mtu < mtu and name in self._routes:
+                hosts = [h for h in self._hosts.get(name, {}).values() if h.version == 4 or peer_mtu >= IPV6_MINIMUM]
+                narrow |= dict.fromkeys([*hosts, *self._routes[name]], peer_mtu)
+        everything = tuple(dict.fromkeys([*routes, *narrow]))
+        plan = replace(plan, mtu=mtu, routes=everything, narrow=tuple(narrow.items()))
         if plan != self._plan:
             with host_verdicts():
                 self._netconf.apply(plan)
             self._plan = plan
+
+
+def _link_local(identifier: bytes) -> IPv6Address:
+    return IPv6Address(b"\xfe\x80" + bytes(6) + identifier)

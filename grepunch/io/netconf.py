@@ -55,6 +55,7 @@ class InterfacePlan:
 
     ``routes`` are the prefixes behind the peers: each peer's own address (as /32), where the interface's network does
     not hold it, and what else it is allowed. A default route is none of them: it would catch the tunnel's own packets.
+    ``narrow`` are those among them whose packets may be no larger than so many octets, less than the interface's MTU.
     """
 
     profile: str
@@ -62,6 +63,7 @@ class InterfacePlan:
     addresses: tuple[Interface, ...]
     mtu: int
     routes: tuple[Network, ...] = ()
+    narrow: tuple[tuple[Network, int], ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -101,9 +103,10 @@ class SetUp:
 
 @dataclass(frozen=True, slots=True)
 class AddRoute:
-    """Route a prefix into the interface."""
+    """Route a prefix into the interface, where ``mtu`` is set with a smaller MTU than the interface's."""
 
     network: Network
+    mtu: int | None = None
 
 
 Step = SetAlias | SetMtu | AddAddress | SetUp | AddRoute
@@ -112,6 +115,7 @@ Step = SetAlias | SetMtu | AddAddress | SetUp | AddRoute
 def steps(plan: InterfacePlan) -> tuple[Step, ...]:
     """What applying ``plan`` does, in order. IPv6 is left out of an interface too narrow for it, as the kernel does."""
     connected = {address.network for address in plan.addresses}
+    narrow = dict(plan.narrow)
 
     def fits(what: Interface | Network) -> bool:
         return what.version == 4 or plan.mtu >= IPV6_MINIMUM
@@ -121,7 +125,11 @@ def steps(plan: InterfacePlan) -> tuple[Step, ...]:
         SetMtu(plan.mtu),
         *(AddAddress(address) for address in dict.fromkeys(plan.addresses) if fits(address)),
         SetUp(),
-        *(AddRoute(network) for network in dict.fromkeys(plan.routes) if fits(network) and network not in connected),
+        *(
+            AddRoute(network, narrow.get(network))
+            for network in dict.fromkeys(plan.routes)
+            if fits(network) and network not in connected
+        ),
     )
 
 
@@ -140,8 +148,8 @@ def _render(name: str, step: Step) -> str:
             return f"ip address add {address} dev {name}"
         case SetUp():
             return f"ip link set dev {name} up"
-        case AddRoute(network):
-            return f"ip route add {network} dev {name} proto {ROUTE_PROTOCOL}"
+        case AddRoute(network, mtu):
+            return f"ip route add {network} dev {name} proto {ROUTE_PROTOCOL}" + (f" mtu {mtu}" if mtu else "")
 
 
 class Netconf:
@@ -203,13 +211,18 @@ class Netconf:
         wanted = steps(plan)
         _refuse_clashes(netlink, plan, [step for step in wanted if step not in self._done])
         self._plan = plan
+        routed = {step.network for step in wanted if isinstance(step, AddRoute)}
+        replaced: set[Network] = set()
         for step in [done for done in reversed(self._done) if done not in wanted]:
-            if not isinstance(step, SetMtu):  # the new MTU takes the old one's place
+            # What takes an old step's place leaves no gap: a packet without its route would go out beside the tunnel.
+            if isinstance(step, AddRoute) and step.network in routed:
+                replaced.add(step.network)
+            elif not isinstance(step, SetMtu):
                 _undo(netlink, plan.name, step)
             self._done.remove(step)
         for step in wanted:
             if step not in self._done:
-                _do(netlink, plan.name, step)
+                _do(netlink, plan.name, step, ours=isinstance(step, AddRoute) and step.network in replaced)
                 self._done.append(step)
 
 
@@ -280,7 +293,8 @@ def _index(netlink: IPRoute, name: str) -> int:
     return found[0]
 
 
-def _do(netlink: IPRoute, name: str, step: Step) -> None:
+def _do(netlink: IPRoute, name: str, step: Step, *, ours: bool) -> None:
+    """``ours``: a route to the same prefix is there already, and made by us."""
     index = _index(netlink, name)
     match step:
         case SetAlias(alias):
@@ -293,8 +307,9 @@ def _do(netlink: IPRoute, name: str, step: Step) -> None:
             _checked(f"give {name} the address {address}", lambda: netlink.addr("add", **_address(index, address)))
         case SetUp():
             _checked(f"bring {name} up", lambda: netlink.link("set", index=index, state="up"))
-        case AddRoute(network):
-            _checked(f"route {network} into {name}", lambda: netlink.route("add", **_route(index, network)))
+        case AddRoute(network, mtu):
+            route = _route(index, network) | ({"metrics": {"mtu": mtu}} if mtu is not None else {})
+            _checked(f"route {network} into {name}", lambda: netlink.route("replace" if ours else "add", **route))
 
 
 def _undo(netlink: IPRoute, name: str, step: Step) -> None:
@@ -307,7 +322,7 @@ def _undo(netlink: IPRoute, name: str, step: Step) -> None:
                 _checked(f"take {address} from {name}", lambda: netlink.addr("del", **_address(index, address)))
             case SetUp():
                 _checked(f"bring {name} down", lambda: netlink.link("set", index=index, state="down"))
-            case AddRoute(network):
+            case AddRoute(network, _):
                 _checked(f"remove the route to {network}", lambda: netlink.route("del", **_route(index, network)))
     except DeviceGone:
         pass  # the interface, the address or the route was removed by somebody else: undone

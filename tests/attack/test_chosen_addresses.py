@@ -158,6 +158,6 @@ def test_interface_identifiers_do_not_gather_on_the_interface() -> None:
     interface._netconf = netconf  # type: ignore[assignment]
     interface.peer_up("attacker", INSIDE_HERE, INSIDE_THERE)
     for number in range(1, 10):
-        interface.ipv6_up(bytes(7) + bytes([number]))
+        interface.ipv6_up("attacker", bytes(7) + bytes([number]), bytes(8))
     assert netconf.plan is not None
     assert netconf.plan.addresses == (IPv4Interface(INSIDE_HERE), IPv6Interface("fe80::9/64"))

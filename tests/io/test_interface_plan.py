@@ -37,6 +37,7 @@ def test_a_dry_run_tells_every_step_in_order() -> None:
             IPv4Network("10.77.0.2/32"),
             IPv6Network("fd77::/48"),
         ),
+        ((IPv4Network("10.77.0.2/32"), 1200),),
     )
     assert render(plan) == [
         "ip link set dev gp-bob addrgenmode none txqueuelen 50 alias grepunch-pptp:bob",
@@ -44,7 +45,7 @@ def test_a_dry_run_tells_every_step_in_order() -> None:
         "ip address add 10.66.0.1/24 dev gp-bob",
         "ip address add fd66::1/64 dev gp-bob",
         "ip link set dev gp-bob up",
-        "ip route add 10.77.0.2/32 dev gp-bob proto 171",
+        "ip route add 10.77.0.2/32 dev gp-bob proto 171 mtu 1200",
         "ip route add fd77::/48 dev gp-bob proto 171",
     ]
 

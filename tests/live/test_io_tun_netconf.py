@@ -162,6 +162,38 @@ def test_a_second_plan_carries_out_the_difference(run_in_lab: RunInLab) -> None:
     }
 
 
+def scenario_narrow() -> dict[str, object]:
+    before = host()
+    tun, netconf = Tun(NAME), Netconf()
+    address, peers = PLAN.addresses[:1], (IPv4Network("10.66.0.3/32"), IPv6Network("fe80::3/128"))
+
+    def seen() -> list[str]:
+        shown = (ip(family, "route", "show", "proto", "171") for family in ("-4", "-6"))
+        lines = [line.split() for text in shown for line in text.splitlines()]
+        return sorted(f"{line[0]} {line[line.index('mtu') + 1] if 'mtu' in line else ''}".strip() for line in lines)
+
+    told = []
+    for narrow in (1300, 1350, None, 1280):
+        mtus = tuple((peer, narrow) for peer in peers) if narrow is not None else ()
+        netconf.apply(InterfacePlan("bob", NAME, address, 1435, (PLAN.routes[0], *peers), mtus))
+        told.append(seen())
+    netconf.apply(InterfacePlan("bob", NAME, address, 1435))
+    told.append(seen())
+    netconf.undo()
+    tun.close()
+    return {"told": told, "same": everything() == before}
+
+
+def test_routes_take_a_smaller_mtu_and_lose_it_again(run_in_lab: RunInLab) -> None:
+    seen = run_in_lab(scenario_narrow)
+    first = str(PLAN.routes[0]).removesuffix("/32")
+    assert seen["told"] == [
+        *([f"10.66.0.3 {mtu}".strip(), first, f"fe80::3 {mtu}".strip()] for mtu in ("1300", "1350", "", "1280")),
+        [],
+    ]
+    assert seen["same"]
+
+
 def scenario_clashes() -> dict[str, list[str]]:
     before = host()
     ip("route", "add", "10.88.0.0/16", "dev", "lan0", "scope", "link")
