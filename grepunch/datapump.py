@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Protocol
 
+from grepunch.io.engine.checksum import completed
+from grepunch.io.engine.checksum import find as find_checksum
 from grepunch.peer import OVERHEAD, PeerMachine
 from grepunch.ports import Form, GreFrame
 from grepunch.routing import AddressTable
@@ -98,6 +100,10 @@ class DataPump:
         self._now = now
         self.drops: Counter[Drop] = Counter()
 
+    def take_news_hint(self) -> bool:
+        """Whether the network may have said something about packets of ours: always worth a look here."""
+        return True
+
     def tun_readable(self) -> None:
         """Seal and send what the kernel has for the tunnel."""
         packets = self._tun.read(BATCH)
@@ -156,12 +162,18 @@ class DataPump:
                     self.drops[Drop.UNKNOWN_SESSION] += 1
                     continue
                 traffic, pair = found
-                protocol, data, _ = pair.open(ppp)
+                protocol, data, flags = pair.open(ppp)
             except WireError:
                 self.drops[Drop.MALFORMED] += 1
                 continue
             except DropError:
                 continue  # counted by the pair
+            if flags:
+                place = find_checksum(data)
+                if place is None:
+                    traffic.drops[Drop.MALFORMED] += 1
+                    continue
+                data = completed(data, place)  # this device has no offload: its packets are whole
             if self._opened(frame, traffic, pair, protocol, data):
                 traffic.heard = True
             if not traffic.touched:
@@ -184,7 +196,7 @@ class DataPump:
             return False
         if not ordinary and not machine.receive_opened(pair, protocol, b"", (frame.source, frame.form), self._now()):
             return False
-        cause = self._refusal(traffic, protocol, data)
+        cause = refusal(self._addresses, traffic, protocol, data)
         if cause is not None:
             traffic.drops[cause] += 1
             return ordinary
@@ -197,22 +209,25 @@ class DataPump:
             traffic.drops[Drop.QUEUE_FULL] += 1
         return ordinary
 
-    def _refusal(self, traffic: PeerTraffic, protocol: int, data: bytes) -> Drop | None:
-        """Why an authentic packet is not let in; None when it is."""
-        if protocol not in traffic.machine.networks:
-            return Drop.WRONG_PHASE
-        if protocol == _IPV4 and len(data) >= 20 and data[0] >> 4 == 4:
-            source = data[12:16]
-        elif protocol == _IPV6 and len(data) >= 40 and data[0] >> 4 == 6:
-            source = data[8:24]
-        else:
-            return Drop.MALFORMED
-        if protocol == _IPV6 and data[7] == _DISCOVERY_HOP_LIMIT and _discovers_neighbours(data):
-            return Drop.NOT_ALLOWED
-        return None if self._addresses.may_send(traffic.name, source) else Drop.NOT_ALLOWED
+
+def refusal(
+    addresses: AddressTable[PeerTraffic], traffic: PeerTraffic, protocol: int, data: bytes | memoryview
+) -> Drop | None:
+    """Why an authentic packet of a peer is not let in; None when it is."""
+    if protocol not in traffic.machine.networks:
+        return Drop.WRONG_PHASE
+    if protocol == _IPV4 and len(data) >= 20 and data[0] >> 4 == 4:
+        source = bytes(data[12:16])
+    elif protocol == _IPV6 and len(data) >= 40 and data[0] >> 4 == 6:
+        source = bytes(data[8:24])
+    else:
+        return Drop.MALFORMED
+    if protocol == _IPV6 and data[7] == _DISCOVERY_HOP_LIMIT and _discovers_neighbours(data):
+        return Drop.NOT_ALLOWED
+    return None if addresses.may_send(traffic.name, source) else Drop.NOT_ALLOWED
 
 
-def _discovers_neighbours(packet: bytes) -> bool:
+def _discovers_neighbours(packet: bytes | memoryview) -> bool:
     """Whether our kernel may take it for neighbour discovery, of which a tunnel has no need.
 
     A router that a peer announces would get this host's whole IPv6 traffic: one packet makes a default route.

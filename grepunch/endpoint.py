@@ -12,6 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Awaitable, Mapping
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -20,14 +21,17 @@ from grepunch.admission import HandshakeDesk
 from grepunch.config import Keys, Profile, Rendezvous, read_keys, secret_variables
 from grepunch.config import Peer as PeerProfile
 from grepunch.control_socket import remove_leftover, serve_status
-from grepunch.datapump import DataPump, PeerTraffic
+from grepunch.datapump import DataPump, PeerTraffic, refusal
 from grepunch.destinations import Destinations
 from grepunch.dialing import Dialing
 from grepunch.interface import TunnelInterface
 from grepunch.io.clock import entropy, now
 from grepunch.io.driver import LONGEST_SLEEP
+from grepunch.io.engine.batches import GreBatches
+from grepunch.io.engine.loop import Engine
 from grepunch.io.errors import HostError
 from grepunch.io.rawgre import RawGre
+from grepunch.io.tun import Tun
 from grepunch.meetings import Meetings, Member
 from grepunch.mirrors import Mirrors
 from grepunch.movement import Movement
@@ -60,11 +64,11 @@ from pptp.crypto.aead import Suite
 from pptp.datapath import SealedPair
 from pptp.ppp.ipcp import Ipv4Up
 from pptp.ppp.ipv6cp import Ipv6Up
+from pptp.wire.sealed import CAPABILITY_CHECKSUM_ELISION
 
 # ours: goodbyes take a second at the most, and a second signal does not wait for them
 GOODBYE = 1.5
 PROGRESS_INTERVAL = 0.25
-_NO_CAPABILITIES = 0  # none is defined yet
 _SUITES = (Suite.AES_256_GCM, Suite.CHACHA20_POLY1305)
 
 
@@ -136,7 +140,7 @@ class Endpoint:
             peer_public_key=peer.public_key,
             preshared_key=keys.preshared_keys.get(peer.name),
             session_id=entropy(SESSION_ID_SIZE),
-            capabilities=_NO_CAPABILITIES,
+            capabilities=CAPABILITY_CHECKSUM_ELISION,
             suites=_SUITES,
             entropy=entropy,
             allocate_index=lambda: self._allocate_index(peer.name),
@@ -197,19 +201,35 @@ class Endpoint:
                 entropy=entropy,
                 now=now,
             )
-            self._pump = DataPump(
-                self._gre,
-                self._interface.device,
-                self._addresses,
-                find_pair=self._find_pair,
-                clear_frame=self._desk.receive,
-                settled=self._flush,
-                now=now,
-            )
+            self._pump = self._make_pump(self._desk)
             remotes = {peer.name: peer.address for peer in self._profile.peers}
             self._recording.tap(tuple(self._peers.values()), remotes)
             await stack.enter_async_context(serve_status(self._profile.name, self.status))
             return await self._run_open(stack)
+
+    def _make_pump(self, desk: HandshakeDesk) -> DataPump | Engine[PeerTraffic]:
+        """The engine where the device has offload, the plain loop where the kernel knows none."""
+        device = self._interface.device
+        if isinstance(device, Tun):
+            return DataPump(
+                self._gre,
+                device,
+                self._addresses,
+                find_pair=self._find_pair,
+                clear_frame=desk.receive,
+                settled=self._flush,
+                now=now,
+            )
+        return Engine(
+            GreBatches(self._gre),
+            device,
+            owner_of=self._addresses.owner_of,
+            refusal=partial(refusal, self._addresses),
+            find_pair=self._find_pair,
+            clear_frame=desk.receive,
+            settled=self._flush,
+            now=now,
+        )
 
     async def _run_open(self, stack: AsyncExitStack) -> Verdict:
         """With everything open: read sockets, run tasks, until one of them has a verdict."""
@@ -332,7 +352,7 @@ class Endpoint:
 
     def _gre_readable(self) -> None:
         self._pump.gre_readable()
-        for news in self._gre.news():
+        for news in self._gre.news() if self._pump.take_news_hint() else ():
             for traffic in self._destinations.peers_at(news.destination):
                 traffic.machine.receive_news(news, now())
                 self._flush(traffic)

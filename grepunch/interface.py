@@ -17,7 +17,7 @@ from grepunch.config import Profile
 from grepunch.io import capabilities, nftguard
 from grepunch.io.errors import AddressClash, BadName, DeviceGone, HostError, NameTaken, NoPrivilege
 from grepunch.io.netconf import InterfacePlan, Netconf, host_interfaces, remove_leftovers, render
-from grepunch.io.tun import Tun
+from grepunch.io.tun import OffloadTun, Tun, open_tun
 from grepunch.peer import OVERHEAD
 from grepunch.ports import Form
 from grepunch.verdict import Failure, Verdict, VerdictKind
@@ -104,7 +104,7 @@ class TunnelInterface:
         self._profile = profile
         self._plan = _plan(profile, ())
         self._netconf = Netconf()
-        self._tun: Tun | None = None
+        self._tun: Tun | OffloadTun | None = None
         self._routes: dict[str, list[IPv4Network]] = {}
         self._hosts: dict[str, dict[int, IPv4Network | IPv6Network]] = {}  # the peers' own addresses, by IP version
         self._mtus: dict[str, int] = {}
@@ -112,7 +112,7 @@ class TunnelInterface:
 
     def __enter__(self) -> TunnelInterface:
         with host_verdicts():
-            self._tun = Tun(self._profile.interface.name)
+            self._tun = open_tun(self._profile.interface.name)
             try:
                 self._netconf.apply(self._plan)
             except BaseException:
@@ -129,7 +129,7 @@ class TunnelInterface:
             stack.callback(self._netconf.undo)
 
     @property
-    def device(self) -> Tun:
+    def device(self) -> Tun | OffloadTun:
         """The device itself, for the data pump."""
         if self._tun is None:
             raise ValueError("the interface is not open")

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from pptp.crypto.aead import AeadKey, Suite
+from pptp.crypto.aead import NONCE_SIZE, AeadKey, InvalidTag, Suite
 from pptp.crypto.replay import ReplayWindow
 from pptp.errors import Drop, DropError
 from pptp.wire.sealed import (
     EMPTY_PROTOCOL,
     ENCRYPTED_PROTOCOL,
+    FLAG_CHECKSUM_ELIDED,
     INNER_HEADER,
-    KNOWN_FLAGS,
+    MAY_ELIDE,
     SEALED_HEADER,
     SMALLEST_FRAME,
 )
@@ -33,19 +34,37 @@ class SealedPair:
     """The two traffic keys of one handshake. Created by the key exchange, which also says when it dies.
 
     ``local_index`` is what the peer puts into frames for us, ``remote_index`` what we put into frames for it.
+    ``elides``: both sides take frames whose inner checksum is elided.
+
+    :meth:`seal` and :meth:`open` are the whole of it. A loop that keeps its buffers seals with ``seal_into`` (see
+    :class:`AeadKey`), packing the header with ``remote_index`` and ``sent_frames`` itself and counting the latter up,
+    and opens with :meth:`open_into`: no object of a frame's size is made.
     """
 
-    __slots__ = ("_drops", "_receive_key", "_send_key", "_window", "local_index", "opened_frames", "remote_index",
-                 "sent_frames", "suite")  # fmt: skip
+    __slots__ = ("_drops", "_open_into", "_receive_key", "_send_key", "_unknown_flags", "_window", "elides",
+                 "local_index", "opened_frames", "remote_index", "seal_into", "sent_frames", "suite")  # fmt: skip
 
-    def __init__(self, local_index: int, remote_index: int, suite: Suite, send_key: bytes, receive_key: bytes) -> None:
+    def __init__(
+        self,
+        local_index: int,
+        remote_index: int,
+        suite: Suite,
+        send_key: bytes,
+        receive_key: bytes,
+        *,
+        elides: bool = False,
+    ) -> None:
         self.local_index = local_index
         self.remote_index = remote_index
         self.suite = suite
+        self.elides = elides
         self.sent_frames = 0  # also the next counter
         self.opened_frames = 0
+        self._unknown_flags = ~(FLAG_CHECKSUM_ELIDED if elides else 0)
         self._send_key = AeadKey(suite, send_key)
         self._receive_key = AeadKey(suite, receive_key)
+        self._open_into = self._receive_key.open_into
+        self.seal_into = self._send_key.seal_into
         self._window = ReplayWindow()
         self._drops: Counter[Drop] = Counter()
 
@@ -101,9 +120,37 @@ class SealedPair:
         window.advance(counter)
         self.opened_frames += 1
         flags, protocol = _unpack_inner(plaintext)
-        if flags & ~KNOWN_FLAGS:
-            raise self._dropped(Drop.MALFORMED)
+        if flags and self.refuses(flags, protocol):
+            raise DropError(Drop.MALFORMED)
         return protocol, plaintext[_INNER_SIZE:], flags
+
+    def open_into(self, counter: int, header: memoryview, ciphertext: memoryview, plaintext: memoryview) -> Drop | None:
+        """Open a frame of this pair's index into ``plaintext``, as long as ``ciphertext`` without its tag.
+
+        ``header`` is the frame's first 14 octets, which ``counter`` is from. Returns why the frame is to be dropped,
+        counted, or None. Where there are flags inside, ask :meth:`refuses`.
+        """
+        window = self._window
+        if counter <= window.highest:
+            cause = window.test(counter)
+            if cause is not None:
+                self._drops[cause] += 1
+                return cause
+        try:
+            self._open_into(counter.to_bytes(NONCE_SIZE, "big"), ciphertext, header, plaintext)
+        except InvalidTag:
+            self._drops[Drop.BAD_TAG] += 1
+            return Drop.BAD_TAG
+        window.advance(counter)
+        self.opened_frames += 1
+        return None
+
+    def refuses(self, flags: int, protocol: int) -> bool:
+        """Whether an authentic frame with these flags is to be dropped, counted."""
+        if not flags & self._unknown_flags and protocol in MAY_ELIDE:
+            return False
+        self._drops[Drop.MALFORMED] += 1
+        return True
 
     def _dropped(self, cause: Drop) -> DropError:
         self._drops[cause] += 1

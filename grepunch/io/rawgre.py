@@ -50,8 +50,8 @@ _MOST_DESTINATIONS = 4096  # sequence counters kept; the oldest is forgotten, an
 _MOST_SOURCES = 4096  # address objects kept, because making one costs as much as receiving a packet
 
 
-class _Destination:
-    """Where packets go, as the system call wants it, and the number of the next one."""
+class Destination:
+    """Where packets go, as the system call wants it, and the number of the next one in the v1 form."""
 
     __slots__ = ("address", "sequence")
 
@@ -70,11 +70,11 @@ class RawGre:
 
     def __init__(self, tap: WireTap | None = None) -> None:
         self._socket = _open()
-        self._tap = tap
+        self.tap = tap
         self._buffer = bytearray(LARGEST_PACKET)
         self._view = memoryview(self._buffer)
-        self._destinations: dict[IPv4Address, _Destination] = {}
-        self._last: tuple[IPv4Address | None, _Destination] = (None, _Destination(IPv4Address(0)))
+        self._destinations: dict[IPv4Address, Destination] = {}
+        self._last: tuple[IPv4Address | None, Destination] = (None, Destination(IPv4Address(0)))
         self._sources: dict[bytes, IPv4Address] = {}
         self.drops: Counter[SocketDrop] = Counter()
         self.sent = 0
@@ -113,14 +113,14 @@ class RawGre:
             if size > LARGEST_PACKET:
                 self.drops[SocketDrop.TRUNCATED] += 1
                 continue
-            if self._tap is not None:
-                self._tap.received(bytes(view[:size]))
+            if self.tap is not None:
+                self.tap.received(bytes(view[:size]))
             parsed = parse_packet(view[:size])
             if parsed is None:
                 self.drops[SocketDrop.MALFORMED] += 1
                 continue
             source, form, ppp, ttl = parsed
-            frames.append(GreFrame(self._address(source), form, ppp, ttl))
+            frames.append(GreFrame(self.address(source), form, ppp, ttl))
         self.received += len(frames)
         return frames
 
@@ -140,7 +140,7 @@ class RawGre:
         return news
 
     def _send(self, destination: IPv4Address, form: Form, frame: bytes, ttl: int | None) -> bool:
-        known = self._find(destination)
+        known = self.destination(destination)
         if form is Form.V1:
             gre = _V1_HEADER.pack(GRE_V1_FLAGS, GRE_PROTOCOL_PPP, len(frame), 0, known.sequence) + frame
         else:
@@ -150,11 +150,12 @@ class RawGre:
         if form is Form.V1:  # a packet that the kernel refused has used up no number
             known.sequence = increment(known.sequence)
         self.sent += 1
-        if self._tap is not None:
-            self._tap.sent(destination, ttl, gre)
+        if self.tap is not None:
+            self.tap.sent(destination, ttl, gre)
         return True
 
-    def _find(self, destination: IPv4Address) -> _Destination:
+    def destination(self, destination: IPv4Address) -> Destination:
+        """Where to, with the sequence numbers of everything that goes there from this socket."""
         last, known = self._last
         if last is destination:  # hashing an IPv4Address costs more than the rest of this function
             return known
@@ -162,11 +163,12 @@ class RawGre:
         if found is None:
             if len(self._destinations) >= _MOST_DESTINATIONS:
                 del self._destinations[next(iter(self._destinations))]
-            found = self._destinations[destination] = _Destination(destination)
+            found = self._destinations[destination] = Destination(destination)
         self._last = (destination, found)
         return found
 
-    def _address(self, source: bytes) -> IPv4Address:
+    def address(self, source: bytes) -> IPv4Address:
+        """The address object of a source, from its four octets."""
         known = self._sources.get(source)
         if known is None:
             if len(self._sources) >= _MOST_SOURCES:
@@ -176,7 +178,16 @@ class RawGre:
 
 
 def parse_packet(packet: bytes | memoryview) -> tuple[bytes, Form, bytes, int] | None:
-    """Source, form, PPP frame and TTL of a whole IPv4 packet that has passed the filter; None where it is malformed.
+    """Source, form, PPP frame and TTL of a whole IPv4 packet that has passed the filter; None where it is malformed."""
+    found = locate_frame(packet)
+    if found is None:
+        return None
+    source, form, start, end, ttl = found
+    return source, form, bytes(packet[start:end]), ttl
+
+
+def locate_frame(packet: bytes | memoryview) -> tuple[bytes, Form, int, int, int] | None:
+    """The same, with where the PPP frame begins and ends in place of the frame.
 
     Checks what the filter cannot: that every length fits. (RFC 791 section 3.1, RFC 2637 section 4.1, RFC 2784.)
     """
@@ -193,14 +204,14 @@ def parse_packet(packet: bytes | memoryview) -> tuple[bytes, Form, bytes, int] |
     if kind != GRE_PROTOCOL_PPP:
         return None
     if flags == GRE_V0_FLAGS:
-        return source, Form.V0, bytes(packet[start + GRE_V0_SIZE :]), ttl
+        return source, Form.V0, start + GRE_V0_SIZE, size, ttl
     if flags != GRE_V1_FLAGS or size < start + GRE_V1_SIZE:
         return None
     # The Call ID is whatever a NAT's helper made of our 0, and the sequence number is anybody's: both unread.
     end = start + GRE_V1_SIZE + _V1_HEADER.unpack_from(packet, start)[2]
     if end > size:
         return None
-    return source, Form.V1, bytes(packet[start + GRE_V1_SIZE : end]), ttl
+    return source, Form.V1, start + GRE_V1_SIZE, end, ttl
 
 
 def _open() -> socket.socket:

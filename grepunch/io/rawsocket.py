@@ -61,7 +61,7 @@ class SocketDrop(StrEnum):
 
 
 # How a send fails for good. EINVAL is a blackhole route, EACCES a prohibit route or a broadcast address.
-_SEND_DROPS = {
+SEND_DROPS = {
     errno.EAGAIN: SocketDrop.SEND_QUEUE_FULL,
     errno.ENOBUFS: SocketDrop.SEND_QUEUE_FULL,
     errno.EMSGSIZE: SocketDrop.TOO_BIG,
@@ -132,7 +132,7 @@ def put(
     except OSError as error:
         if again and error.errno in LATE_NEWS:  # most likely said of an earlier packet, and now it has been said
             return put(raw, gre, address, ttl, drops, again=False)
-        cause = _SEND_DROPS.get(error.errno or 0, SocketDrop.NO_ROUTE if error.errno in LATE_NEWS else None)
+        cause = SEND_DROPS.get(error.errno or 0, SocketDrop.NO_ROUTE if error.errno in LATE_NEWS else None)
         if cause is None:
             raise
         drops[cause] += 1

@@ -1,7 +1,8 @@
 """The TUN device: inner IP packets from and to this host's kernel.
 
-Plain mode (no virtio-net header): one whole IP packet per system call. The device lives as long as the descriptor;
-when the process dies, by whatever way, the kernel removes the interface with its addresses and routes.
+Two modes. :class:`Tun` moves one whole IP packet per system call. :class:`OffloadTun` has a header of virtio before
+each packet, and moves trains of segments and packets whose checksum is still to be made. The device lives as long as
+the descriptor; when the process dies, by whatever way, the kernel removes the interface with its addresses and routes.
 """
 
 from __future__ import annotations
@@ -11,18 +12,25 @@ import fcntl
 import os
 import struct
 from collections import Counter
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
+from grepunch.io.engine import batches
 from grepunch.io.errors import BadName, DeviceGone, HostError, NameTaken, NoPrivilege, Refused, Unsupported
 
 DEVICE = Path("/dev/net/tun")
 
 # linux/if_tun.h
 _TUNSETIFF = 0x400454CA
+_TUNSETOFFLOAD = 0x400454D0
 _IFF_TUN = 0x0001
 _IFF_NO_PI = 0x1000
+_IFF_VNET_HDR = 0x4000
 _IFF_TUN_EXCL = 0x8000  # refuse to attach to an interface that is already there
+
+_TCP_OFFLOADS = 0x01 | 0x02 | 0x04  # TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6
+_UDP_OFFLOADS = 0x20 | 0x40  # TUN_F_USO4, TUN_F_USO6: both or none
 
 _NAME_REQUEST = struct.Struct("16sH22x")  # struct ifreq with flags
 
@@ -51,16 +59,16 @@ _WRITE_DROPS = {
 }
 
 
-class Tun:
+class _Device:
     """One TUN interface, made here and gone with :meth:`close`. It is down and has no address: see ``netconf``.
 
     Raises :class:`BadName`, :class:`NameTaken`, :class:`NoPrivilege`, :class:`Unsupported`, :class:`Refused`.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, flags: int) -> None:
         check_name(name)
         self.name = name
-        self._descriptor = _create(name)
+        self._descriptor = _create(name, flags)
         self.drops: Counter[TunDrop] = Counter()
 
     def fileno(self) -> int:
@@ -72,6 +80,26 @@ class Tun:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def _refused(self, error: OSError) -> bool:
+        """Count what the kernel did not take; False, for the writer to return."""
+        cause = _WRITE_DROPS.get(error.errno or 0)
+        if cause is None:
+            raise self._gone(error) from error
+        self.drops[cause] += 1
+        return False
+
+    def _gone(self, error: OSError) -> HostError:
+        if error.errno in (errno.EBADFD, errno.EIO, errno.ENODEV):
+            return DeviceGone(f"The interface {self.name} was removed by somebody else while it was in use.")
+        return Refused(f"The interface {self.name} failed: {error.strerror}.")
+
+
+class Tun(_Device):
+    """The plain mode, which every kernel with TUN has."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, 0)
 
     def read(self, limit: int) -> list[bytes]:
         """The IP packets the kernel sends into the tunnel, at most ``limit``; fewer mean that there are no more.
@@ -97,17 +125,65 @@ class Tun:
         try:
             os.write(self._descriptor, packet)
         except OSError as error:
-            cause = _WRITE_DROPS.get(error.errno or 0)
-            if cause is None:
-                raise self._gone(error) from error
-            self.drops[cause] += 1
+            return self._refused(error)
+        return True
+
+
+class OffloadTun(_Device):
+    """The mode with a header of virtio (``IFF_VNET_HDR``). ``udp``: trains of UDP datagrams too, not only of TCP.
+
+    Raises :class:`Unsupported` where the kernel has no such mode.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, _IFF_VNET_HDR)
+        try:
+            self.udp = self._offload(_TCP_OFFLOADS | _UDP_OFFLOADS)
+            if not self.udp and not self._offload(_TCP_OFFLOADS):
+                raise Unsupported(f"This kernel offloads nothing to the interface {name}.")
+        except BaseException:
+            self.close()
+            raise
+
+    def read_into(self, buffer: bytearray) -> int:
+        """The next header and packet, or train; its size, 0 when there are no more.
+
+        Raises :class:`DeviceGone` when somebody removed the interface.
+        """
+        try:
+            return os.readv(self._descriptor, (buffer,))
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise self._gone(error) from error
+
+    def write(self, parts: Sequence[memoryview]) -> bool:
+        """Hand the kernel a header with its packet or train, in parts; False when it did not take it (counted).
+
+        Raises :class:`DeviceGone` when somebody removed the interface.
+        """
+        try:
+            os.writev(self._descriptor, parts)
+        except OSError as error:
+            return self._refused(error)
+        return True
+
+    def _offload(self, what: int) -> bool:
+        try:
+            fcntl.ioctl(self._descriptor, _TUNSETOFFLOAD, what)
+        except OSError:
             return False
         return True
 
-    def _gone(self, error: OSError) -> HostError:
-        if error.errno in (errno.EBADFD, errno.EIO, errno.ENODEV):
-            return DeviceGone(f"The interface {self.name} was removed by somebody else while it was in use.")
-        return Refused(f"The interface {self.name} failed: {error.strerror}.")
+
+def open_tun(name: str) -> Tun | OffloadTun:
+    """An interface in the best mode that this system has; raises what :class:`Tun` does."""
+    if batches.available():
+        try:
+            return OffloadTun(name)
+        except Unsupported:
+            pass  # if it is the device itself that is missing, what follows says so
+    return Tun(name)
 
 
 def check_name(name: str) -> None:
@@ -138,10 +214,12 @@ def open_device() -> int:
         ) from error
 
 
-def _create(name: str) -> int:
+def _create(name: str, flags: int) -> int:
     descriptor = open_device()
     try:
-        fcntl.ioctl(descriptor, _TUNSETIFF, _NAME_REQUEST.pack(name.encode(), _IFF_TUN | _IFF_NO_PI | _IFF_TUN_EXCL))
+        fcntl.ioctl(
+            descriptor, _TUNSETIFF, _NAME_REQUEST.pack(name.encode(), _IFF_TUN | _IFF_NO_PI | _IFF_TUN_EXCL | flags)
+        )
     except OSError as error:
         os.close(descriptor)
         raise _explain(name, error) from error

@@ -51,6 +51,7 @@ from pptp.datapath import SealedPair
 from pptp.errors import Drop, DropError, UsageError, WireError
 from pptp.machine import earliest
 from pptp.timers import Timers
+from pptp.wire.sealed import CAPABILITY_CHECKSUM_ELISION
 
 
 class _Timer(Enum):
@@ -392,11 +393,13 @@ class KeyExchange:
         send, receive = secrets.initiator_key, secrets.responder_key
         if not initiator:
             send, receive = receive, send
+        capabilities = self._capabilities & theirs.capabilities
+        elides = bool(capabilities & CAPABILITY_CHECKSUM_ELISION)
         return Keys(
-            pair=SealedPair(*indices, suite, send, receive),
+            pair=SealedPair(*indices, suite, send, receive, elides=elides),
             initiator=initiator,
             session=(self.session_id, theirs.session_id),
-            capabilities=self._capabilities & theirs.capabilities,
+            capabilities=capabilities,
             probe_secret=secrets.probe_secret,
             born=now,
         )

@@ -15,8 +15,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from pptp.errors import Drop, DropError, UsageError
 
+__all__ = ["KEY_SIZE", "NONCE_SIZE", "TAG_SIZE", "AeadKey", "InvalidTag", "Suite"]
+
 KEY_SIZE = 32
 TAG_SIZE = 16
+
+NONCE_SIZE = 12
 
 _NONCE = struct.Struct("!4xQ")
 
@@ -29,15 +33,22 @@ class Suite(IntEnum):
 
 
 class AeadKey:
-    """One key of one direction. The caller never seals twice with the same counter."""
+    """One key of one direction. The caller never seals twice with the same counter.
 
-    __slots__ = ("_cipher",)
+    ``seal_into(nonce, plaintext, aad, out)`` and ``open_into(nonce, ciphertext, aad, out)`` are the cipher's own, for
+    loops that keep their buffers: ``out`` is as long as the result, and a bad tag raises
+    :class:`InvalidTag`. ``counter.to_bytes(NONCE_SIZE, "big")`` is the nonce.
+    """
+
+    __slots__ = ("_cipher", "open_into", "seal_into")
 
     def __init__(self, suite: Suite, key: bytes) -> None:
         """``key`` is 32 octets; anything else is a :class:`UsageError`."""
         if len(key) != KEY_SIZE:
             raise UsageError(f"AEAD key of {len(key)} octets")
         self._cipher: AESGCM | ChaCha20Poly1305 = AESGCM(key) if suite is Suite.AES_256_GCM else ChaCha20Poly1305(key)
+        self.seal_into = self._cipher.encrypt_into
+        self.open_into = self._cipher.decrypt_into
 
     def seal(self, counter: int, aad: bytes, plaintext: bytes) -> bytes:
         """Ciphertext and tag of ``plaintext``, authenticating ``aad`` as well."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 
 from pptp.errors import WireCause, WireError
+from pptp.wire.ppp import Protocol
 
 # RFC 1968 section 4
 ENCRYPTED_PROTOCOL = 0x0053
@@ -23,8 +24,11 @@ INNER_HEADER = struct.Struct("!BH")  # flags, PPP protocol
 TAG_SIZE = 16
 SMALLEST_FRAME = SEALED_HEADER.size + INNER_HEADER.size + TAG_SIZE  # 33
 
-FLAG_CHECKSUM_ELIDED = 0x01  # the inner transport checksum holds only the pseudo-header's sum
-KNOWN_FLAGS = FLAG_CHECKSUM_ELIDED
+# The inner transport checksum holds only the pseudo-header's sum: the seal protects what the rest of it would. Of TCP
+# and UDP directly behind an unfragmented IP header only, and only between peers that have both said the capability.
+FLAG_CHECKSUM_ELIDED = 0x01
+MAY_ELIDE = frozenset({int(Protocol.IPV4), int(Protocol.IPV6)})
+CAPABILITY_CHECKSUM_ELISION = 0x00000001  # bit 0 of the capabilities in the handshake
 
 # An empty sealed frame (keepalive, key confirmation) has no data and protocol 0, which no PPP protocol can be:
 # RFC 1661 section 2 makes the last bit of every protocol number a one.

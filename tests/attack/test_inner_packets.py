@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Address
+from typing import Any
 
 import pytest
 
-from grepunch.datapump import DataPump, PeerTraffic
-from grepunch.ports import Form, GreFrame
+from grepunch.datapump import PeerTraffic
 from grepunch.routing import AddressTable
 from pptp.datapath import SealedPair
 from pptp.errors import Drop
 from pptp.wire.ppp import Protocol
-from tests.attack.hostile import PLACE, SEED, THERE, Siege
+from tests.attack.hostile import HERE, PLACE, SEED, THERE, Siege
+from tests.engine import kernel
+from tests.engine.loops import LOOPS, FakeDevice, FakeSocket, make_pump, outer
 
 IDENTIFIER = bytes(7) + b"\x66"
 LINK_LOCAL = b"\xfe\x80" + bytes(6) + IDENTIFIER
@@ -26,48 +28,30 @@ NEIGHBOUR_DISCOVERY = (133, 134, 135, 136, 137)  # RFC 4861 section 4
 
 
 @dataclass
-class Socket:
-    frames: list[GreFrame] = field(default_factory=list)
-
-    def receive(self, limit: int) -> list[GreFrame]:
-        frames, self.frames = self.frames, []
-        return frames
-
-    def send_frame(self, destination: IPv4Address, form: Form, frame: bytes) -> bool:
-        return True
-
-
-@dataclass
-class Device:
-    written: list[bytes] = field(default_factory=list)
-
-    def read(self, limit: int) -> list[bytes]:
-        return []
-
-    def write(self, packet: bytes) -> bool:
-        self.written.append(packet)
-        return True
-
-
-@dataclass
 class Tunnel:
     """A victim's pump with everything up, and the attacker's way to put packets in."""
 
     siege: Siege
     traffic: PeerTraffic
-    socket: Socket
-    device: Device
-    pump: DataPump
+    loop: str
+    socket: FakeSocket
+    device: FakeDevice
+    pump: Any
 
     def passes(self, protocol: int, packet: bytes) -> bool:
         self.device.written.clear()
-        self.socket.frames.append(GreFrame(THERE, Form.V1, self.siege.seal(protocol, packet)))
+        frame = self.siege.seal(protocol, packet)
+        gre = struct.pack("!HHHHI", 0x3001, 0x880B, len(frame), 0, 0) + frame
+        self.socket.waiting.append(outer(THERE, HERE, gre))
         self.pump.gre_readable()
-        return self.device.written == [packet]
+        written = self.device.written
+        if self.loop == "engine":
+            written = [packet for one in written for packet in kernel.take(one)]
+        return written == [packet]
 
 
-@pytest.fixture
-def tunnel() -> Tunnel:
+@pytest.fixture(params=LOOPS)
+def tunnel(request: pytest.FixtureRequest) -> Tunnel:
     siege = Siege()
     siege.handshake()
     siege.enter_hole()
@@ -81,18 +65,18 @@ def tunnel() -> Tunnel:
         pair = siege.machine.pair(index)
         return (traffic, pair) if pair is not None else None
 
-    socket, device = Socket(), Device()
-    pump = DataPump(
+    socket, device = FakeSocket(HERE), FakeDevice()
+    pump = make_pump(
+        request.param,
         socket,
         device,
         addresses,
         find_pair=find_pair,
         clear_frame=lambda frame: None,
-        settled=lambda touched: None,
         now=lambda: siege.now,
     )
     assert siege.machine.hole == PLACE, f"seed {SEED}"
-    return Tunnel(siege, traffic, socket, device, pump)
+    return Tunnel(siege, traffic, request.param, socket, device, pump)
 
 
 def ipv6(next_header: int, payload: bytes, *, hop_limit: int = 255) -> bytes:

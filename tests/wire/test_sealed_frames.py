@@ -15,6 +15,8 @@ from pptp.mtu import SEALED_OVERHEAD
 from pptp.wire.sealed import (
     EMPTY_PROTOCOL,
     FLAG_CHECKSUM_ELIDED,
+    INNER_HEADER,
+    SEALED_HEADER,
     SMALLEST_FRAME,
     is_sealed,
     parse_header,
@@ -25,8 +27,9 @@ ONE, TWO = bytes(range(32)), bytes(range(32, 64))
 SUITES = list(Suite)
 
 
-def pairs(suite: Suite = Suite.AES_256_GCM) -> tuple[SealedPair, SealedPair]:
-    return SealedPair(11, 22, suite, ONE, TWO), SealedPair(22, 11, suite, TWO, ONE)
+def pairs(suite: Suite = Suite.AES_256_GCM, *, elides: bool = True) -> tuple[SealedPair, SealedPair]:
+    left = SealedPair(11, 22, suite, ONE, TWO, elides=elides)
+    return left, SealedPair(22, 11, suite, TWO, ONE, elides=elides)
 
 
 @pytest.mark.parametrize("suite", SUITES)
@@ -45,10 +48,11 @@ def test_layout(suite: Suite) -> None:
     suite=st.sampled_from(SUITES),
     protocol=st.integers(0, 0xFFFF),
     data=st.binary(max_size=1600),
-    flags=st.sampled_from([0, FLAG_CHECKSUM_ELIDED]),
+    elided=st.booleans(),
 )
-def test_round_trip(suite: Suite, protocol: int, data: bytes, flags: int) -> None:
+def test_round_trip(suite: Suite, protocol: int, data: bytes, elided: bool) -> None:
     left, right = pairs(suite)
+    flags = FLAG_CHECKSUM_ELIDED if elided and protocol in (0x21, 0x57) else 0
     for view in (bytes, memoryview):
         frame = left.seal(protocol, data, flags)
         assert is_sealed(frame)
@@ -131,11 +135,43 @@ def test_reordered_frames_arrive_once_each() -> None:
     assert right.opened_frames == 2000
 
 
-def test_unknown_flags_are_dropped_though_authentic() -> None:
-    left, right = pairs()
+@pytest.mark.parametrize(
+    ("protocol", "flags", "elides"),
+    [
+        (0x21, 0x02, True),
+        (0x21, FLAG_CHECKSUM_ELIDED, False),  # not agreed on
+        (0xC021, FLAG_CHECKSUM_ELIDED, True),  # not of IP
+    ],
+)
+def test_flags_without_meaning_are_dropped_though_authentic(protocol: int, flags: int, elides: bool) -> None:
+    left, right = pairs(elides=elides)
     with pytest.raises(DropError) as caught:
-        right.open(left.seal(0x21, b"", 0x02))
+        right.open(left.seal(protocol, b"", flags))
     assert caught.value.cause is Drop.MALFORMED
+    assert right.open(left.seal(protocol, b"")) == (protocol, b"", 0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(suite=st.sampled_from(SUITES), data=st.binary(max_size=1600), flags=st.integers(0, 255))
+def test_sealing_and_opening_into_buffers_is_the_same(suite: Suite, data: bytes, flags: int) -> None:
+    left, right = pairs(suite)
+    plaintext = INNER_HEADER.pack(flags, 0x21) + data
+    for counter in range(2):
+        frame = bytearray(14 + len(plaintext) + 16)
+        SEALED_HEADER.pack_into(frame, 0, 0x53, left.remote_index, counter)
+        view = memoryview(frame)
+        left.seal_into(counter.to_bytes(12, "big"), plaintext, view[:14], view[14:])
+        left.sent_frames = counter
+        assert frame == left.seal(0x21, data, flags)
+        opened = bytearray(len(plaintext))
+        assert right.open_into(counter, view[:14], view[14:], memoryview(opened)) is None
+        assert opened == plaintext
+        assert right.open_into(counter, view[:14], view[14:], memoryview(opened)) is Drop.REPLAYED
+    view[20] ^= 1
+    SEALED_HEADER.pack_into(frame, 0, 0x53, left.remote_index, 9)
+    assert right.open_into(9, view[:14], view[14:], memoryview(opened)) is Drop.BAD_TAG
+    assert (right.highest_received, right.opened_frames) == (1, 2)
+    assert right.drops == {Drop.REPLAYED: 2, Drop.BAD_TAG: 1}
 
 
 @pytest.mark.parametrize(

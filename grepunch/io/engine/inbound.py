@@ -1,0 +1,277 @@
+"""From the wire to the TUN device: take in a batch, open it, put segments together, write.
+
+What does not decide itself at a glance (a frame of PPP or control, a frame from another source, keys seen for the
+first time) goes to the peer's machine, in the order of arrival.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from grepunch.io.engine.batches import SLOT_SIZE, SLOTS, GreBatches
+from grepunch.io.engine.checksum import completed, find
+from grepunch.io.engine.coalescing import Train, begin
+from grepunch.io.engine.ports import Device, Place, Traffic
+from grepunch.io.engine.segmenting import PREFIX
+from grepunch.io.engine.virtio import GSO_NONE, HEADER, NEEDS_CSUM
+from grepunch.io.grefilter import GRE_PROTOCOL_PPP, GRE_V0_FLAGS, GRE_V1_FLAGS
+from grepunch.io.rawgre import locate_frame
+from grepunch.io.rawsocket import SocketDrop, WireTap
+from grepunch.ports import Form, GreFrame
+from pptp.datapath import SealedPair
+from pptp.errors import Drop
+from pptp.mtu import AEAD_TAG, GRE_V0_HEADER, GRE_V1_HEADER, IPV4_HEADER, SEALED_HEADER
+from pptp.wire.ppp import Protocol
+from pptp.wire.sealed import ENCRYPTED_PROTOCOL, INNER_HEADER, SMALLEST_FRAME, is_sealed
+from pptp.wire.sealed import SEALED_HEADER as SEALED
+
+TrafficT = TypeVar("TrafficT", bound=Traffic)
+
+# An ordinary packet as it comes: IPv4 without options (version and header length, total length, source), GRE, frame.
+_V1 = struct.Struct("!BxH8x4s4xIH6xHIQ")
+_V0 = struct.Struct("!BxH8x4s4xIHIQ")
+_PLAIN_IPV4 = 0x45
+_V1_START = GRE_V1_FLAGS << 16 | GRE_PROTOCOL_PPP
+_V0_START = GRE_V0_FLAGS << 16 | GRE_PROTOCOL_PPP
+_V1_FRAME = IPV4_HEADER + GRE_V1_HEADER
+_V0_FRAME = IPV4_HEADER + GRE_V0_HEADER
+_SEALED_MORE = SEALED_HEADER + AEAD_TAG
+
+_NETWORK = frozenset({int(Protocol.IPV4), int(Protocol.IPV6)})
+_Cut = tuple[memoryview, memoryview, memoryview]
+_PLAINTEXT = 16  # where a plaintext begins in its slot: there is room for what `Train.finish` writes before it
+_REMEMBERED_SIZES = 8  # ours: as on the way out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Origin(Generic[TrafficT]):
+    """Whose frames are that come with this index from this source in this form, found once for many of a batch.
+
+    ``ordinary``: they tell the peer's machine nothing new about keys or path.
+    """
+
+    traffic: TrafficT
+    pair: SealedPair
+    place: Place
+    ordinary: bool
+
+
+class Inbound(Generic[TrafficT]):
+    """See the module."""
+
+    def __init__(
+        self,
+        batches: GreBatches,
+        device: Device,
+        *,
+        find_pair: Callable[[int], tuple[TrafficT, SealedPair] | None],
+        clear_frame: Callable[[GreFrame], None],
+        refusal: Callable[[TrafficT, int, memoryview], Drop | None],
+        now: Callable[[], float],
+        drops: Counter[Drop],
+    ) -> None:
+        """``find_pair`` gives peer and keys of a receiver index, ``clear_frame`` takes what is not sealed, ``refusal``
+        says why an authentic packet is not let in, ``drops`` counts what is nobody's."""
+        self._raw = batches.raw
+        self._ring = batches.incoming
+        self._device = device
+        self._find_pair = find_pair
+        self._clear_frame = clear_frame
+        self._refusal = refusal
+        self._now = now
+        self._drops = drops
+        self._plain = bytearray(SLOTS * SLOT_SIZE + _PLAINTEXT)
+        self._view = memoryview(self._plain)
+        self._cuts: list[dict[int, _Cut]] = [{} for _ in range(SLOTS)]
+        self._origin: _Origin[TrafficT] | None = None  # of the last frame, while its machine has not been called
+        self._train: Train | None = None
+        self._train_origin: _Origin[TrafficT] | None = None
+        self._touched: list[TrafficT] = []
+
+    def run(self) -> list[TrafficT]:
+        """One wake-up; the peers that authentic frames came from."""
+        count = self._ring.receive()
+        if count:
+            if self._raw.tap is not None:
+                self._record(self._raw.tap, count)
+            self._raw.received += count
+            self._take(count)
+            self._flush()
+        touched, self._touched = self._touched, []
+        return touched
+
+    def _take(self, count: int) -> None:
+        """Open a batch. What goes on the train is dealt with here, everything else in :meth:`_opened`."""
+        memory, sizes, plain, all_cuts = self._ring.memory, self._ring.sizes, self._view, self._cuts
+        from_bytes = int.from_bytes
+        origin = train_origin = None
+        last_index, last_source, last_form = -1, b"", Form.V1
+        train_length = head = expected = step = room = 0
+        parts: list[memoryview] = []
+        for slot in range(count):
+            base, size = slot * SLOT_SIZE, sizes[slot]
+            first, total, source, gre, length, ppp, index, counter = _V1.unpack_from(memory, base)
+            start, form = _V1_FRAME, Form.V1
+            if gre == _V0_START:
+                first, total, source, gre, ppp, index, counter = _V0.unpack_from(memory, base)
+                start, form, length = _V0_FRAME, Form.V0, size - _V0_FRAME
+            if (
+                first != _PLAIN_IPV4
+                or total != size
+                or ppp != ENCRYPTED_PROTOCOL
+                or not SMALLEST_FRAME <= length <= size - start
+                or (gre != _V1_START and form is Form.V1)
+            ):
+                found = self._locate(base, size)
+                if found is None:
+                    last_index = -1  # a machine may have been called
+                    continue
+                source, form, start, length = found
+                _, index, counter = SEALED.unpack_from(memory, base + start)
+            if origin is None or index != last_index or source != last_source or form is not last_form:
+                origin = self._find_origin(index, source, form)
+                if origin is None:
+                    self._drops[Drop.UNKNOWN_SESSION] += 1
+                    last_index = -1
+                    continue
+                last_index, last_source, last_form = index, source, form
+            cut = all_cuts[slot].get(start << 16 | length) or self._cut(slot, start, length)
+            if origin.pair.open_into(counter, *cut) is not None:
+                continue  # counted by the pair
+            at = base + _PLAINTEXT
+            if length == train_length and origin is train_origin and room:
+                header = from_bytes(plain[at : at + head], "big")
+                if header == expected:
+                    expected = header + step
+                    room -= 1
+                    parts.append(plain[at + head : at + length - _SEALED_MORE])
+                    continue
+            if not self._opened(origin, at, at + length - _SEALED_MORE):
+                last_index = -1
+            train, train_origin, train_length = self._train, self._train_origin, 0
+            if train is not None and not train.closed:
+                train_length, head, expected, step = train.size + _SEALED_MORE, train.head, train.expected, train.step
+                parts, room = train.parts, train.most - len(train.parts)
+
+    def _opened(self, origin: _Origin[TrafficT], at: int, end: int) -> bool:
+        """An authentic frame, decrypted to ``at``. False: the peer's machine was called, and may have changed."""
+        traffic, pair = origin.traffic, origin.pair
+        if not traffic.touched:
+            traffic.touched = True
+            self._touched.append(traffic)
+        flags, protocol = INNER_HEADER.unpack_from(self._plain, at)
+        if flags and pair.refuses(flags, protocol):
+            return True
+        if protocol not in _NETWORK:
+            data = bytes(self._view[at + PREFIX : end])
+            traffic.machine.receive_opened(pair, protocol, data, origin.place, self._now())
+            return False
+        if origin.ordinary:
+            traffic.heard = True
+        elif not traffic.machine.receive_opened(pair, protocol, b"", origin.place, self._now()):
+            return False
+        if self._train is not None:
+            if self._train_origin is origin and self._train.take(at, end):
+                return True
+            self._flush()
+        self._packet(origin, at, end, protocol, elided=flags != 0)
+        return origin.ordinary
+
+    def _packet(self, origin: _Origin[TrafficT], at: int, end: int, protocol: int, *, elided: bool) -> None:
+        """A packet that goes on no train: let it in, or begin one with it."""
+        traffic, start = origin.traffic, at + PREFIX
+        packet = self._view[start:end]
+        cause = self._refusal(traffic, protocol, packet)
+        place = find(packet) if elided else None
+        if cause is None and elided and place is None:
+            cause = Drop.MALFORMED
+        if cause is not None:
+            traffic.drops[cause] += 1
+            return
+        if traffic.tap is not None:
+            traffic.tap(protocol, bytes(packet) if place is None else completed(packet, place), False)
+        elif place is not None and origin.ordinary:
+            train = begin(self._plain, self._view, at, end, place, udp=self._device.udp)
+            if train is not None:
+                self._train, self._train_origin = train, origin
+                return
+        if place is None:
+            HEADER.pack_into(self._plain, start - HEADER.size, 0, GSO_NONE, 0, 0, 0, 0)
+        else:
+            HEADER.pack_into(self._plain, start - HEADER.size, NEEDS_CSUM, GSO_NONE, 0, 0, *place)
+        if self._device.write((self._view[start - HEADER.size : end],)):
+            traffic.rx_packets += 1
+            traffic.rx_bytes += end - start
+        else:
+            traffic.drops[Drop.QUEUE_FULL] += 1
+
+    def _flush(self) -> None:
+        """Write the open train."""
+        train, origin = self._train, self._train_origin
+        if train is None or origin is None:
+            return
+        self._train = self._train_origin = None
+        count = len(train.parts)
+        if self._device.write(train.finish()):
+            origin.traffic.rx_packets += count
+            origin.traffic.rx_bytes += count * (train.head - PREFIX) + sum(map(len, train.parts))
+        else:
+            origin.traffic.drops[Drop.QUEUE_FULL] += count
+
+    def _find_origin(self, index: int, source: bytes, form: Form) -> _Origin[TrafficT] | None:
+        found = self._find_pair(index)
+        if found is None:
+            return None
+        traffic, pair = found
+        machine = traffic.machine
+        place = (self._raw.address(source), form)
+        return _Origin(traffic, pair, place, place == machine.hole and machine.settled_on(pair))
+
+    def _locate(self, base: int, size: int) -> tuple[bytes, Form, int, int] | None:
+        """Source, form, start and length of a sealed frame in an unusual packet; None where there is none.
+
+        A clear frame is handed over; what is malformed is counted.
+        """
+        if size > SLOT_SIZE:
+            self._raw.drops[SocketDrop.TRUNCATED] += 1
+            self._raw.received -= 1
+            return None
+        packet = self._ring.view[base : base + size]
+        found = locate_frame(packet)
+        if found is None:
+            self._raw.drops[SocketDrop.MALFORMED] += 1
+            self._raw.received -= 1
+            return None
+        source, form, start, end, ttl = found
+        frame = packet[start:end]
+        if not is_sealed(frame):
+            self._clear_frame(GreFrame(self._raw.address(source), form, bytes(frame), ttl))
+            return None
+        if len(frame) < SMALLEST_FRAME:
+            self._drops[Drop.MALFORMED] += 1
+            return None
+        return source, form, start, end - start
+
+    def _cut(self, slot: int, start: int, length: int) -> _Cut:
+        """Views of a sealed frame's header and ciphertext in its slot, and of where its plaintext goes."""
+        cuts = self._cuts[slot]
+        if len(cuts) >= _REMEMBERED_SIZES:
+            cuts.clear()
+        at, plain = slot * SLOT_SIZE + start, slot * SLOT_SIZE + _PLAINTEXT
+        sealed = self._ring.view
+        cut = cuts[start << 16 | length] = (
+            sealed[at : at + SEALED_HEADER],
+            sealed[at + SEALED_HEADER : at + length],
+            self._view[plain : plain + length - _SEALED_MORE],
+        )
+        return cut
+
+    def _record(self, tap: WireTap, count: int) -> None:
+        for slot in range(count):
+            base, size = slot * SLOT_SIZE, self._ring.sizes[slot]
+            if size <= SLOT_SIZE:
+                tap.received(bytes(self._ring.view[base : base + size]))

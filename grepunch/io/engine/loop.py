@@ -1,0 +1,77 @@
+"""The engine: both directions of the fast data path, with the same face as :class:`grepunch.datapump.DataPump`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from grepunch.io.engine.batches import GreBatches
+from grepunch.io.engine.inbound import Inbound
+from grepunch.io.engine.outbound import Outbound
+from grepunch.io.engine.ports import Device, Traffic
+from grepunch.ports import GreFrame
+from pptp.datapath import SealedPair
+from pptp.errors import Drop
+
+TrafficT = TypeVar("TrafficT", bound=Traffic)
+
+
+class Engine(Generic[TrafficT]):
+    """Moves packets between one TUN device with offload, one raw GRE socket and any number of peers."""
+
+    def __init__(
+        self,
+        batches: GreBatches,
+        device: Device,
+        *,
+        owner_of: Callable[[bytes], TrafficT | None],
+        refusal: Callable[[TrafficT, int, memoryview], Drop | None],
+        find_pair: Callable[[int], tuple[TrafficT, SealedPair] | None],
+        clear_frame: Callable[[GreFrame], None],
+        settled: Callable[[TrafficT], None],
+        now: Callable[[], float],
+    ) -> None:
+        """``owner_of`` says whose an inner destination is, ``refusal`` why a peer's packet is not let in; ``find_pair``
+        gives peer and keys of a receiver index; ``clear_frame`` takes what is not sealed; ``settled`` is called for
+        each peer whose machine may have something to send after a batch."""
+        self.drops: Counter[Drop] = Counter()
+        self._outbound = Outbound(batches, device, owner_of, self.drops)
+        self._inbound = Inbound(
+            batches,
+            device,
+            find_pair=find_pair,
+            clear_frame=clear_frame,
+            refusal=refusal,
+            now=now,
+            drops=self.drops,
+        )
+        self._errors = batches.incoming
+        self._settled = settled
+        self._now = now
+
+    def tun_readable(self) -> None:
+        """Seal and send what the kernel has for the tunnel."""
+        touched = self._outbound.run()
+        if touched:
+            now = self._now()
+            for traffic in touched:
+                traffic.machine.sent(now, traffic.largest)
+                traffic.largest = 0
+                self._settled(traffic)
+
+    def gre_readable(self) -> None:
+        """Open what has arrived: data to the kernel, everything else to the peer machines."""
+        touched = self._inbound.run()
+        if touched:
+            now = self._now()
+            for traffic in touched:
+                if traffic.heard:
+                    traffic.machine.heard(now)
+                traffic.touched = traffic.heard = False
+                self._settled(traffic)
+
+    def take_news_hint(self) -> bool:
+        """Whether the network may have said something about packets of ours since the last call (ICMP)."""
+        hint, self._errors.errors = self._errors.errors, False
+        return hint

@@ -1,0 +1,270 @@
+"""Both packet loops, the plain one and the engine, between fakes of the system: so that one test can hold for both."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from typing import Any, cast
+
+from grepunch.datapump import DataPump, PeerTraffic, refusal
+from grepunch.io.engine.batches import SLOT_SIZE, SLOTS, GreBatches, ReceiveRing, SendRing
+from grepunch.io.engine.loop import Engine
+from grepunch.io.rawgre import Destination, parse_packet
+from grepunch.io.rawsocket import SocketDrop, WireTap
+from grepunch.peer import PeerMachine
+from grepunch.ports import Form, GreFrame
+from grepunch.routing import AddressTable
+from pptp.crypto.aead import Suite
+from pptp.datapath import SealedPair
+from pptp.wire.ppp import Protocol
+
+HERE, THERE = IPv4Address("198.51.100.7"), IPv4Address("203.0.113.9")
+LOOPS = ("plain", "engine")
+EVERYTHING = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
+
+
+def outer(source: IPv4Address, destination: IPv4Address, gre: bytes, *, options: bytes = b"") -> bytes:
+    """A packet as the raw socket gives it. The kernel has seen to the checksum."""
+    size = 20 + len(options)
+    head = struct.pack(
+        "!BBHHHBBH4s4s", 0x40 | size // 4, 0, size + len(gre), 0, 0x4000, 61, 47, 0, source.packed, destination.packed
+    )
+    return head + options + gre
+
+
+@dataclass
+class FakeMachine:
+    """A peer whose link is up; what is not data it only notes."""
+
+    sending_pair: SealedPair | None
+    receiving: SealedPair
+    hole: tuple[IPv4Address, Form] | None
+    networks: frozenset[int] = frozenset({int(Protocol.IPV4), int(Protocol.IPV6)})
+    settled: bool = True
+    good: bool = True
+    opened: list[tuple[int, bytes]] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+    largest: int = 0
+
+    def settled_on(self, pair: SealedPair) -> bool:
+        return self.settled and pair is self.receiving
+
+    def receive_opened(self, pair: SealedPair, protocol: int, data: bytes, source: object, now: float) -> bool:
+        self.opened.append((protocol, data))
+        return self.good
+
+    def heard(self, now: float) -> None:
+        self.calls.append("heard")
+
+    def sent(self, now: float, largest: int) -> None:
+        self.calls.append("sent")
+        self.largest = max(self.largest, largest)
+
+
+class FakeSocket:
+    """A raw GRE socket for both loops. ``sent`` packets are whole; ``failures`` answers coming sends with errors."""
+
+    def __init__(self, address: IPv4Address) -> None:
+        self.own = address
+        self.sent_packets: list[bytes] = []
+        self.batches: list[int] = []
+        self.waiting: list[bytes] = []
+        self.failures: list[int] = []
+        self.drops: Counter[SocketDrop] = Counter()
+        self.sent = self.received = 0
+        self.tap: WireTap | None = None
+        self._destinations: dict[IPv4Address, Destination] = {}
+        self._addresses: dict[bytes, IPv4Address] = {}
+
+    def fileno(self) -> int:
+        return -1
+
+    def destination(self, address: IPv4Address) -> Destination:
+        return self._destinations.setdefault(address, Destination(address))
+
+    def address(self, packed: bytes) -> IPv4Address:
+        return self._addresses.setdefault(packed, IPv4Address(packed))
+
+    # the plain loop's face
+
+    def send_frame(self, destination: IPv4Address, form: Form, frame: bytes) -> bool:
+        if self.failures and self.failures.pop(0):
+            return False
+        known = self.destination(destination)
+        if form is Form.V1:
+            gre = struct.pack("!HHHHI", 0x3001, 0x880B, len(frame), 0, known.sequence)
+            known.sequence += 1
+        else:
+            gre = struct.pack("!HH", 0, 0x880B)
+        self.sent_packets.append(outer(self.own, destination, gre + frame))
+        return True
+
+    def receive(self, limit: int) -> list[GreFrame]:
+        now, self.waiting = self.waiting[:limit], self.waiting[limit:]
+        parsed = [parse_packet(packet) for packet in now if len(packet) <= SLOT_SIZE]
+        return [GreFrame(self.address(p[0]), p[1], p[2], p[3]) for p in parsed if p is not None]
+
+
+class FakeSendRing(SendRing):
+    """Sends to a list."""
+
+    def __init__(self, socket: FakeSocket) -> None:
+        super().__init__(-1)
+        self._socket = socket
+
+    def transmit(self, first: int, count: int) -> int:
+        socket = self._socket
+        for number in range(count):
+            if socket.failures and (failure := socket.failures.pop(0)):
+                if number:
+                    socket.failures.insert(0, failure)  # said at the next call, as sendmmsg does
+                return number or -failure
+            lane, packet = self.sent_to(first + number)
+            socket.sent_packets.append(outer(socket.own, lane.to, bytes(packet)))
+        socket.batches.append(count)
+        return count
+
+
+class FakeReceiveRing(ReceiveRing):
+    """Receives from a list."""
+
+    def __init__(self, socket: FakeSocket) -> None:
+        super().__init__(-1)
+        self._socket = socket
+
+    def collect(self) -> int:
+        now, self._socket.waiting = self._socket.waiting[:SLOTS], self._socket.waiting[SLOTS:]
+        for slot, packet in enumerate(now):
+            base = slot * SLOT_SIZE
+            self.memory[base : base + min(len(packet), SLOT_SIZE)] = packet[:SLOT_SIZE]
+            self.sizes[slot] = len(packet)
+        return len(now) or -errno.EAGAIN
+
+
+class FakeDevice:
+    """A TUN device of either kind: what the kernel has to say, and what it was told."""
+
+    def __init__(self, *, udp: bool = True) -> None:
+        self.udp = udp
+        self.waiting: list[bytes] = []
+        self.written: list[bytes] = []
+        self.full = False
+
+    def read(self, limit: int) -> list[bytes]:
+        now, self.waiting = self.waiting[:limit], self.waiting[limit:]
+        return now
+
+    def read_into(self, buffer: bytearray) -> int:
+        if not self.waiting:
+            return 0
+        packet = self.waiting.pop(0)
+        buffer[: len(packet)] = packet
+        return len(packet)
+
+    def write(self, packet: bytes | Sequence[memoryview]) -> bool:
+        if self.full:
+            return False
+        self.written.append(bytes(packet) if isinstance(packet, bytes | memoryview) else b"".join(packet))
+        return True
+
+
+@dataclass
+class End:
+    """One loop with its fakes and one peer."""
+
+    loop: str
+    pump: Any
+    socket: FakeSocket
+    device: FakeDevice
+    machine: FakeMachine
+    traffic: PeerTraffic
+    clear: list[GreFrame]
+
+    def send(self) -> list[bytes]:
+        """Let the loop read its device until there is no more; the packets on the wire."""
+        while self.device.waiting:
+            self.pump.tun_readable()
+        sent, self.socket.sent_packets = self.socket.sent_packets, []
+        return sent
+
+    def receive(self, packets: Sequence[bytes]) -> list[bytes]:
+        """Let these packets arrive; what is written to the device."""
+        self.socket.waiting += packets
+        while self.socket.waiting:
+            self.pump.gre_readable()
+        written, self.device.written = self.device.written, []
+        return written
+
+
+def make_pump(
+    loop: str,
+    socket: FakeSocket,
+    device: FakeDevice,
+    addresses: AddressTable[PeerTraffic],
+    *,
+    find_pair: Callable[[int], tuple[PeerTraffic, SealedPair] | None],
+    clear_frame: Callable[[GreFrame], None],
+    now: Callable[[], float] = lambda: 0.0,
+) -> Any:
+    """The plain loop or the engine, between these fakes."""
+    common: dict[str, Any] = {
+        "find_pair": find_pair,
+        "clear_frame": clear_frame,
+        "settled": lambda traffic: None,
+        "now": now,
+    }
+    if loop == "plain":
+        return DataPump(socket, cast(Any, device), addresses, **common)
+    batches = GreBatches(socket, lambda _: FakeSendRing(socket), lambda _: FakeReceiveRing(socket))
+    return Engine(
+        batches, device, owner_of=addresses.owner_of, refusal=partial(refusal, addresses), **common
+    )  # fmt: skip
+
+
+def make_end(
+    loop: str,
+    pair: SealedPair,
+    *,
+    form: Form = Form.V1,
+    local: IPv4Address = HERE,
+    remote: IPv4Address = THERE,
+    udp: bool = True,
+    allowed: Sequence[IPv4Network | IPv6Network] = EVERYTHING,
+) -> End:
+    """One end with a peer at ``remote`` that may use ``allowed``."""
+    socket, device = FakeSocket(local), FakeDevice(udp=udp)
+    machine = FakeMachine(pair, pair, (socket.address(remote.packed), form))
+    traffic = PeerTraffic("peer", cast(PeerMachine, machine))
+    addresses: AddressTable[PeerTraffic] = AddressTable()
+    addresses.add("peer", traffic, allowed)
+    clear: list[GreFrame] = []
+
+    def find_pair(index: int) -> tuple[PeerTraffic, SealedPair] | None:
+        return (traffic, pair) if index == pair.local_index else None
+
+    pump = make_pump(loop, socket, device, addresses, find_pair=find_pair, clear_frame=clear.append)
+    return End(loop, pump, socket, device, machine, traffic, clear)
+
+
+def make_ends(
+    sender: str,
+    receiver: str,
+    *,
+    elides: bool = True,
+    form: Form = Form.V1,
+    suite: Suite = Suite.AES_256_GCM,
+    **options: Any,
+) -> tuple[End, End]:
+    """Two ends of one link."""
+    keys = bytes(range(32)), bytes(range(32, 64))
+    left = SealedPair(11, 22, suite, *keys, elides=elides)
+    right = SealedPair(22, 11, suite, *reversed(keys), elides=elides)
+    return (
+        make_end(sender, left, form=form, **options),
+        make_end(receiver, right, form=form, local=THERE, remote=HERE, **options),
+    )
