@@ -26,13 +26,17 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from grepunch.io import clock
+from grepunch.io.doorway import Doorway
 from grepunch.io.meeting_link import CLOSE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT, QUIET, send_or_drop
-from grepunch.rendezvous.broker import Broker, Tally, unmapped
+from grepunch.rendezvous.broker import Broker, Tally, source_key, unmapped
 from grepunch.rendezvous.limits import BrokerLimits
 from grepunch.rendezvous.messages import LARGEST_MESSAGE, SUBPROTOCOL
 
 OPEN_TIMEOUT = 5.0  # ours: for TLS and for HTTP each; what a stranger who sends nothing may hold a socket
 BACKLOG = 512  # ours: a restart brings every client back within two seconds
+# ours: a handshake takes 300 kB with TLS, and 150 MB is what strangers may cost a small machine
+UNFINISHED = 512
+UNFINISHED_PER_SOURCE = 64
 COUNTS_INTERVAL = 600.0  # ours: seconds between two lines of counts in the log
 
 HEALTH = f"grepunch-pptp rendezvous server, protocol {SUBPROTOCOL}\n"
@@ -88,7 +92,9 @@ async def serve_rendezvous(
     async with AsyncExitStack() as stack:
         stack.callback(service.stop)  # last, after the connections are closed
         servers = [
-            await stack.enter_async_context(await _listen(service, host, port, tls)) for host, port in options.listen
+            await stack.enter_async_context(server)
+            for host, port in options.listen
+            for server in await _listen(service, host, port, tls)
         ]
         for address in (listener.getsockname()[:2] for server in servers for listener in server.sockets):
             _log.info("event=listening address=%s port=%d tls=%s", *address, "yes" if tls else "no")
@@ -102,6 +108,13 @@ class _Service:
 
     def __init__(self, options: RendezvousServerOptions) -> None:
         self._trusted = options.trusted_proxies
+        self.doorway = Doorway(
+            self._counted_source,
+            clock.now,
+            in_all=UNFINISHED,
+            per_source=UNFINISHED_PER_SOURCE,
+            patience=2 * OPEN_TIMEOUT,
+        )
         self._broker = Broker(entropy=clock.entropy, unix_time=time.time, limits=options.limits)
         self._connections: dict[int, ServerConnection] = {}
         self._ids = itertools.count(1)
@@ -127,6 +140,7 @@ class _Service:
 
     def answer_http(self, connection: ServerConnection, request: Request) -> Response | None:
         """A plain GET is a health check, or somebody who wonders what lives here."""
+        self.doorway.finished(connection.remote_address or ())
         if "Upgrade" in request.headers:
             return None
         if request.path.partition("?")[0] != "/":
@@ -154,6 +168,11 @@ class _Service:
             del self._connections[connection_id]
             self._broker.disconnect(connection_id, clock.now())
             self._flush()
+
+    def _counted_source(self, host: str) -> object | None:
+        """A proxy of ours brings everybody's connections from one address."""
+        address = unmapped(ip_address(host.partition("%")[0]))
+        return None if any(address in network for network in self._trusted) else source_key(address)
 
     # --- the one exit
 
@@ -187,13 +206,28 @@ class _Service:
         return " ".join([now, *(f"{tally}={count}" for tally, count in sorted(self._broker.tallies.items()))])
 
 
-async def _listen(service: _Service, host: str, port: int, tls: ssl.SSLContext | None) -> Server:
+async def _listen(service: _Service, host: str, port: int, tls: ssl.SSLContext | None) -> list[Server]:
     """Listeners on every address of ``host``."""
     try:
-        return await serve(
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        doors = service.doorway.listen(
+            list(dict.fromkeys((family, address) for family, _, _, _, address in found)), BACKLOG
+        )
+    except socket.gaierror as error:
+        sentence = f"{host}: not an address of this host ({error.strerror})"
+        raise RendezvousServerError(ServerFailure.ADDRESS_NOT_HERE, sentence) from None
+    except OSError as error:
+        failure, reason = {
+            errno.EADDRINUSE: (ServerFailure.ADDRESS_IN_USE, "another program listens there"),
+            errno.EACCES: (ServerFailure.NO_PRIVILEGE, "this port needs CAP_NET_BIND_SERVICE"),
+        }.get(error.errno or 0, (ServerFailure.ADDRESS_NOT_HERE, error.strerror or str(error)))
+        raise RendezvousServerError(failure, f"cannot listen on {host} port {port}: {reason}") from None
+    return [
+        await serve(
             service.serve_connection,
-            host,
-            port,
+            sock=door,
             origins=[None],  # no web page has any business here
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             compression=None,  # blobs are ciphertext
@@ -208,15 +242,8 @@ async def _listen(service: _Service, host: str, port: int, tls: ssl.SSLContext |
             ssl=tls,
             backlog=BACKLOG,
         )
-    except socket.gaierror as error:
-        sentence = f"{host}: not an address of this host ({error.strerror})"
-        raise RendezvousServerError(ServerFailure.ADDRESS_NOT_HERE, sentence) from None
-    except OSError as error:
-        failure, reason = {
-            errno.EADDRINUSE: (ServerFailure.ADDRESS_IN_USE, "another program listens there"),
-            errno.EACCES: (ServerFailure.NO_PRIVILEGE, "this port needs CAP_NET_BIND_SERVICE"),
-        }.get(error.errno or 0, (ServerFailure.ADDRESS_NOT_HERE, error.strerror or str(error)))
-        raise RendezvousServerError(failure, f"cannot listen on {host} port {port}: {reason}") from None
+        for door in doors
+    ]
 
 
 def source_address(peer: str, forwarded: Sequence[str], trusted: Sequence[IPv4Network | IPv6Network]) -> Address:

@@ -195,7 +195,7 @@ class Broker:
     def connect(self, connection_id: int, address: IPv4Address | IPv6Address, now: float) -> None:
         """A connection was opened from ``address``; greet it, or have it closed where a cap is reached."""
         address = unmapped(address)
-        key = _source_key(address)
+        key = source_key(address)
         source = self._sources.get(key)
         if source is None and len(self._sources) < 2 * self._limits.connections:
             source = self._sources[key] = _Source(TokenBucket(self._limits.connects_per_source, now))
@@ -429,6 +429,6 @@ def unmapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
-def _source_key(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+def source_key(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     """What counts as one source: an IPv4 address, or an IPv6 /64, because a host has all of one."""
     return IPv6Address(int(address) >> 64 << 64) if isinstance(address, IPv6Address) else address
