@@ -32,7 +32,7 @@ _IPV6 = int(PppProtocol.IPV6)
 
 # RFC 4861 sections 4 and 6.1: what kernels take for neighbour discovery. It may stand behind other headers (RFC 8200
 # section 4), which nothing else with this hop limit does.
-_DISCOVERY_HOP_LIMIT = 255
+DISCOVERY_HOP_LIMIT = 255
 _DISCOVERY_TYPES = range(133, 138)
 _ICMPV6 = 58
 _EXTENSION_HEADERS = frozenset({0, 43, 44, 51, 60, 135, 139, 140})
@@ -222,12 +222,12 @@ def refusal(
         source = bytes(data[8:24])
     else:
         return Drop.MALFORMED
-    if protocol == _IPV6 and data[7] == _DISCOVERY_HOP_LIMIT and _discovers_neighbours(data):
+    if protocol == _IPV6 and data[7] == DISCOVERY_HOP_LIMIT and discovers_neighbours(data):
         return Drop.NOT_ALLOWED
     return None if addresses.may_send(traffic.name, source) else Drop.NOT_ALLOWED
 
 
-def _discovers_neighbours(packet: bytes | memoryview) -> bool:
+def discovers_neighbours(packet: bytes | memoryview) -> bool:
     """Whether our kernel may take it for neighbour discovery, of which a tunnel has no need.
 
     A router that a peer announces would get this host's whole IPv6 traffic: one packet makes a default route.

@@ -8,19 +8,18 @@ nothing about protocols. One endpoint is one process and one event loop.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Awaitable, Mapping
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any
 
-from grepunch import __version__, interface
+from grepunch import interface
 from grepunch.admission import HandshakeDesk
-from grepunch.config import Keys, Profile, Rendezvous, read_keys, secret_variables
+from grepunch.config import Keys, Profile, Rendezvous, Secrets, read_secrets, secret_variables
 from grepunch.config import Peer as PeerProfile
-from grepunch.control_socket import remove_leftover, serve_status
+from grepunch.control_socket import remove_leftover
 from grepunch.datapump import DataPump, PeerTraffic, refusal
 from grepunch.destinations import Destinations
 from grepunch.dialing import Dialing
@@ -29,7 +28,6 @@ from grepunch.io.clock import entropy, now
 from grepunch.io.driver import LONGEST_SLEEP
 from grepunch.io.engine.batches import GreBatches
 from grepunch.io.engine.loop import Engine
-from grepunch.io.errors import HostError
 from grepunch.io.rawgre import RawGre
 from grepunch.io.tun import Tun
 from grepunch.meetings import Meetings, Member
@@ -52,6 +50,7 @@ from grepunch.ports import GreFrame, GreSend
 from grepunch.progress import Level, Notice, Planned, Reporter, StateChanged
 from grepunch.recording import Recording
 from grepunch.routing import AddressTable
+from grepunch.running import Part, run_parts
 from grepunch.runtime import ProfileLock
 from grepunch.secure.constants import SESSION_ID_SIZE
 from grepunch.secure.exchange import KeyExchange
@@ -79,27 +78,60 @@ async def run_endpoint(profile: Profile, options: EndpointOptions, reporter: Rep
     """
     _check_role(profile, options)
     if options.action is Action.DRY_RUN:
-        for line in interface.planned(profile):
+        for line in _planned(profile):
             reporter.report(Planned(line))
         return Verdict(VerdictKind.UP)
-    keys = read_keys(profile) if options.action is Action.RUN else None  # cleaning up needs none
+    secrets = read_secrets(profile) if options.action is Action.RUN else None  # cleaning up needs none
     obstacle = interface.obstacle()
     if obstacle is not None:
         return obstacle
     with ProfileLock(profile.name):
         removed = interface.clean_up(profile.name) + remove_leftover(profile.name)
-        if keys is None:
+        if secrets is None:
             return Verdict(VerdictKind.UP, "\n".join(f"removed: {what}" for what in removed) or "nothing was left")
         for what in removed:
             reporter.report(Notice(f"removed what a killed run had left: {what}", Level.WARNING))
-        return await Endpoint(profile, keys, options, reporter).run()
+        recording = Recording(options.capture, profile.interface.address)
+        parts = partial(_parts, profile, secrets, options, reporter)
+        return await run_parts(profile, options.role, parts, recording, reporter)
+
+
+def _planned(profile: Profile) -> list[str]:
+    lines = interface.planned(profile) if profile.peers else []
+    if profile.listen is not None or profile.server is not None:
+        from grepunch.ordinary.interface import planned
+
+        lines += planned(profile)
+    return lines
+
+
+def _parts(
+    profile: Profile, secrets: Secrets, options: EndpointOptions, reporter: Reporter, recording: Recording
+) -> list[Part]:
+    """What the profile asks for. Ordinary PPTP is imported where it is used: others start the faster for it."""
+    parts: list[Part] = []
+    if secrets.keys is not None:
+        parts.append(Endpoint(profile, secrets.keys, options, reporter, recording))
+    if profile.listen is not None:
+        from grepunch.ordinary.server import OrdinaryServer
+
+        parts.append(OrdinaryServer(profile, reporter, recording))
+    if profile.server is not None:
+        from grepunch.ordinary.dialer import OrdinaryDialer
+
+        parts.append(OrdinaryDialer(profile, secrets.password, options, reporter, recording))
+    return parts
 
 
 def _check_role(profile: Profile, options: EndpointOptions) -> None:
-    if options.role is Role.DIAL and len(profile.peers) != 1:
+    if options.role is Role.SERVE and profile.server is not None:
+        text = f"{profile.name}: a profile with [server] is for dial"
+        raise failure(VerdictKind.PROFILE_INVALID, text, f"Use `grepunch-pptp dial {profile.name}`.")
+    if options.role is Role.DIAL and profile.server is None and (len(profile.peers) != 1 or profile.listen is not None):
+        there = "there is a [listen]" if profile.listen is not None else f"there are {len(profile.peers)}"
         raise failure(
             VerdictKind.PROFILE_INVALID,
-            f"{profile.name}: dial needs exactly one [[peer]], and there are {len(profile.peers)}",
+            f"{profile.name}: dial needs exactly one [[peer]] or a [server], and {there}",
             "Use one profile for each peer to dial; `serve` takes any number.",
         )
 
@@ -107,14 +139,17 @@ def _check_role(profile: Profile, options: EndpointOptions) -> None:
 class Endpoint:
     """See the module."""
 
-    def __init__(self, profile: Profile, keys: Keys, options: EndpointOptions, reporter: Reporter) -> None:
+    def __init__(
+        self, profile: Profile, keys: Keys, options: EndpointOptions, reporter: Reporter, recording: Recording
+    ) -> None:
         self._profile = profile
         self._keys = keys
         self._options = options
         self._reporter = reporter
         self._started = now()
         self._interface = TunnelInterface(profile)
-        self._recording = Recording(options.capture, profile.interface.address)
+        self._recording = recording
+        self.ready = False
         self._addresses: AddressTable[PeerTraffic] = AddressTable()
         self._indices: dict[int, PeerTraffic] = {}
         self._destinations = Destinations()
@@ -186,7 +221,6 @@ class Endpoint:
     async def run(self) -> Verdict:
         """Open everything, run until the end, close everything."""
         async with AsyncExitStack() as stack:
-            stack.enter_context(self._recording)
             with interface.host_verdicts():
                 self._gre = RawGre(self._recording.wire_tap)  # before any route: nothing may answer for us
             stack.callback(self._gre.close)
@@ -204,7 +238,8 @@ class Endpoint:
             self._pump = self._make_pump(self._desk)
             remotes = {peer.name: peer.address for peer in self._profile.peers}
             self._recording.tap(tuple(self._peers.values()), remotes)
-            await stack.enter_async_context(serve_status(self._profile.name, self.status))
+            self.ready = True
+            stack.callback(setattr, self, "ready", False)
             return await self._run_open(stack)
 
     def _make_pump(self, desk: HandshakeDesk) -> DataPump | Engine[PeerTraffic]:
@@ -234,7 +269,6 @@ class Endpoint:
     async def _run_open(self, stack: AsyncExitStack) -> Verdict:
         """With everything open: read sockets, run tasks, until one of them has a verdict."""
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(self._callback_failed)
         loop.add_reader(self._gre.fileno(), self._gre_readable)
         stack.callback(loop.remove_reader, self._gre.fileno())
         loop.add_reader(self._interface.device.fileno(), self._pump.tun_readable)
@@ -289,14 +323,10 @@ class Endpoint:
                 await self._all_closed.wait()
 
     async def _show_progress(self) -> Verdict:
-        """The punch under way, a few times a second, and once that the recording has stopped."""
-        recording = True
+        """The punch under way, a few times a second."""
         while True:
             await asyncio.sleep(PROGRESS_INTERVAL)
             self._movement.tick()
-            if recording and self._recording.stopped:
-                recording = False
-                self._reporter.report(Notice(self._recording.stopped, Level.WARNING))
             external = self._meetings.external if self._meetings is not None else None
             for name, story in self._stories.items():
                 machine = self._peers[name].machine
@@ -310,23 +340,17 @@ class Endpoint:
         error = self._meetings.error if self._meetings is not None else ""
         return story.attempt(waited, now(), uses_rendezvous=self._meetings is not None, meeting_error=error)
 
-    def status(self) -> Status:
-        """The endpoint as `status` shows it."""
+    def describe(self, status: Status) -> Status:
+        """The peers as `status` shows them."""
         at, servers = now(), self._meetings.servers if self._meetings is not None else []
-        return Status(
-            profile=self._profile.name,
-            role=self._options.role,
-            pid=os.getpid(),
-            uptime=at - self._started,
-            version=__version__,
-            interface=self._profile.interface.name,
-            address=self._profile.interface.address,
+        return replace(
+            status,
             peers=tuple(story.status(at) for story in self._stories.values()),
             rendezvous=tuple(
                 RendezvousStatus(s.url, s.connected, s.external if s.connected else None, s.error or None)
                 for s in servers
             ),
-            drops=self._drops(),
+            drops=Counter(status.drops) + Counter(self._drops()),
         )
 
     def _drops(self) -> dict[str, int]:
@@ -338,15 +362,11 @@ class Endpoint:
             total.update({str(cause): count for cause, count in counter.items()})
         return dict(total)
 
-    def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """What a callback raised ends the endpoint with a verdict; the loop would only print it, again and again."""
-        error = context.get("exception")
-        if error is None or "transport" in context or "socket" in context:  # a connection's trouble, not ours
-            self._reporter.report(Notice(f"{context['message']}: {error}", Level.WARNING))
-        elif not self._fault.done():
-            self._fault.set_exception(Failure(interface.verdict_of(error)) if isinstance(error, HostError) else error)
+    def stop_reading(self) -> None:
+        """Read no more packets."""
+        if self.ready:
             for readable in (self._gre, self._interface.device):
-                loop.remove_reader(readable.fileno())
+                asyncio.get_running_loop().remove_reader(readable.fileno())
 
     # -- moving bytes -----------------------------------------------------------------------------------------
 

@@ -90,6 +90,41 @@ class PeerDown:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionUp:
+    """A call of ordinary PPTP carries packets: with a client (``peer`` is the user), or with the server dialled.
+
+    ``elapsed`` seconds after TCP was up; ``source`` is the other side's address outside, ``address`` inside.
+    """
+
+    peer: str
+    source: IPv4Address
+    address: IPv4Address
+    own_address: IPv4Address
+    elapsed: float
+    mtu: int
+    authentication: str
+    encryption: str
+    ipv6: bool = False
+    dns: tuple[IPv4Address, ...] = ()
+    """Name servers that the server dialled told us."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionDown:
+    """A call of ordinary PPTP ended, or did not come up (``was_up``): a word of
+    :class:`pptp.errors.TerminationCause`, a sentence, and the number that a Windows client shows."""
+
+    peer: str
+    source: IPv4Address
+    cause: str
+    detail: str = ""
+    was_up: bool = True
+    windows_error: int | None = None
+    duration: float | None = None
+    """Seconds it was up."""
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """Anything else worth a line."""
 
@@ -105,7 +140,7 @@ class Planned:
     text: str
 
 
-Event = StateChanged | PunchProgress | PeerUp | PeerDown | Notice | Planned
+Event = StateChanged | PunchProgress | PeerUp | PeerDown | SessionUp | SessionDown | Notice | Planned
 
 
 class Reporter(Protocol):
@@ -222,9 +257,9 @@ class Paint:
     def event(self, event: Event) -> str:
         """The line of an event."""
         match event:
-            case PeerUp():
+            case PeerUp() | SessionUp():
                 return self._in("32", describe(event))
-            case PeerDown() | Notice(level=Level.WARNING):
+            case PeerDown() | SessionDown() | Notice(level=Level.WARNING):
                 return self._in("33", describe(event))
             case _:
                 return describe(event)
@@ -246,6 +281,10 @@ def describe(event: Event) -> str:
             text = _describe_up(event)
         case PeerDown(peer, cause, detail):
             text = f"{peer}: down: {cause}" + (f": {detail}" if detail else "")
+        case SessionUp():
+            text = _describe_session(event)
+        case SessionDown():
+            text = _describe_end(event)
         case Notice(text, level, peer):
             text = _of(peer) + (f"warning: {text}" if level is Level.WARNING else text)
         case PunchProgress():
@@ -264,6 +303,21 @@ def _describe_up(up: PeerUp) -> str:
     if up.address is not None:
         parts.append(f"inside {up.own_address} to {up.address}" if up.own_address else f"inside {up.address}")
     return ", ".join(parts)
+
+
+def _describe_session(up: SessionUp) -> str:
+    encrypted = "in clear" if up.encryption == "none" else up.encryption
+    return (
+        f"{up.peer} at {up.source}: up after {duration(up.elapsed)}: inside {up.own_address} to {up.address}, "
+        f"{up.authentication}, {encrypted}, mtu {up.mtu}"
+    )
+
+
+def _describe_end(down: SessionDown) -> str:
+    text = f"{down.peer} at {down.source}: {'down' if down.was_up else 'did not come up'}: {down.cause}"
+    text += f": {down.detail}" if down.detail else ""
+    text += f", after {duration(down.duration)}" if down.duration is not None else ""
+    return text + (f" (a Windows client shows error {down.windows_error})" if down.windows_error else "")
 
 
 def describe_punch(event: PunchProgress) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Interface
 
 from grepunch.datapump import PeerTraffic
@@ -53,6 +53,17 @@ class Recording:
         for peer in peers:
             ends = self._local, remotes[peer.name] or _PLACEHOLDERS[1]
             self._tap_peer(PlainCapture(self._file, *ends, initiator=peer.machine.config.dialing), peer)
+
+    def inside(
+        self, local: IPv4Address, remote: IPv4Address, *, initiator: bool
+    ) -> Callable[[int, bytes, bool], None] | None:
+        """What records the IP packets of a call of ordinary PPTP between these inner addresses, if that was asked
+        for: protocol, packet, outgoing."""
+        if self._file is None or not self._plain:
+            return None
+        capture = PlainCapture(self._file, local, remote, initiator=initiator)
+        self._captures.append(capture)
+        return lambda protocol, packet, outgoing: capture.ppp(protocol, packet, outgoing=outgoing)
 
     def _tap_peer(self, capture: PlainCapture, peer: PeerTraffic) -> None:
         def control(message: bytes, outgoing: bool) -> None:

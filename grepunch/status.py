@@ -73,6 +73,47 @@ class RendezvousStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionStatus:
+    """One call of ordinary PPTP. ``name`` is the user, or the server that is dialled; ``source`` the other side's
+    address outside, ``address`` inside. Octets and packets of the inner traffic."""
+
+    name: str
+    stage: Stage
+    since: float
+    source: IPv4Address | None = None
+    address: IPv4Address | None = None
+    call_id: int | None = None
+    authentication: str | None = None
+    encryption: str | None = None
+    mtu: int | None = None
+    client: str | None = None
+    """How the other side's program calls itself."""
+    idle: float | None = None
+    """Seconds since its last packet."""
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+    rx_packets: int = 0
+    tx_packets: int = 0
+    drops: Mapping[str, int] = field(default_factory=dict)
+    last_error: LastError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OrdinaryStatus:
+    """The ordinary PPTP of an endpoint: where it listens, what of it is breakable, and its sessions."""
+
+    interface: str
+    allowed: tuple[str, ...]
+    """What [legacy] allows: breakable in a day."""
+    mppe: str
+    listening: tuple[str, ...] = ()
+    connections: int = 0
+    pool_size: int | None = None
+    pool_leased: int | None = None
+    sessions: tuple[SessionStatus, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """One endpoint."""
 
@@ -85,6 +126,7 @@ class Status:
     address: IPv4Interface | None = None
     peers: tuple[PeerStatus, ...] = ()
     rendezvous: tuple[RendezvousStatus, ...] = ()
+    ordinary: OrdinaryStatus | None = None
     drops: Mapping[str, int] = field(default_factory=dict)
     """Packets that belong to no peer, by cause."""
 

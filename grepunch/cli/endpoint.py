@@ -41,6 +41,7 @@ Examples:
   grepunch-pptp dial office --retry forever
   grepunch-pptp dial office --exec ssh 192.168.50.4
   grepunch-pptp dial 203.0.113.9 --peer-key "$KEY" --identity me.key
+  grepunch-pptp dial vpn.example.org --user alice --legacy mschapv2,mppe128
 """
 
 
@@ -108,13 +109,17 @@ def serve(profile: str, **common: Any) -> Verdict:
 
 
 @click.command(cls=ExecCommand, epilog=DIAL_EXAMPLES)
-@click.argument("target", metavar="PROFILE|ADDRESS", shell_complete=complete_profile)
+@click.argument("target", metavar="PROFILE|ADDRESS|HOST", shell_complete=complete_profile)
 @click.option("--wait", type=to_duration, default=DEFAULT_WAIT, metavar="TIME", help="How long to try.  [default: 90s]")
 @click.option("--retry", type=to_retries, default=0, metavar="forever|N", help="Begin again after a failure.")
 @click.option("--exec", is_flag=True, expose_value=False, help="CMD...: run it once up, then end with its status.")
 @click.option("--peer-key", metavar="KEY", help="With ADDRESS: the peer's public key.")
 @click.option("--identity", metavar="FILE", help="With ADDRESS: our private key.")
 @click.option("--address", metavar="IP/LEN", help="With ADDRESS: ours inside the tunnel.")
+@click.option("--user", metavar="NAME", help="With HOST, an ordinary PPTP server: our name.")
+@click.option("--legacy", metavar="WORDS", help="With --user: what may be used, such as mschapv2,mppe128.")
+@click.option("--password-file", metavar="FILE", help="With --user: the password; else it is asked for.")
+@click.option("--route", "routes", multiple=True, metavar="NET", help="With --user: a network behind the server.")
 @_common_options
 @click.pass_context
 def dial(
@@ -126,12 +131,23 @@ def dial(
     peer_key: str | None,
     identity: str | None,
     address: str | None,
+    user: str | None,
+    legacy: str | None,
+    password_file: str | None,
+    routes: tuple[str, ...],
     **common: Any,
 ) -> Verdict:
-    """Bring up the tunnel to the peer of PROFILE, or to the one at ADDRESS."""
+    """Bring up the tunnel to the peer of PROFILE, to the one at ADDRESS, or to the
+    ordinary PPTP server of PROFILE or at HOST."""
     options = _Common(**common)
     action = options.action()
-    if _is_address(target):
+    if user is not None:
+        if peer_key or identity:
+            raise click.UsageError("--user is for ordinary PPTP servers, --peer-key and --identity are for peers.")
+        profile = _profile_for_server(target, user, legacy, password_file, address, routes, options.overrides)
+    elif legacy is not None or password_file is not None or routes:
+        raise click.UsageError("--legacy, --password-file and --route go with --user.")
+    elif _is_address(target):
         profile = _profile_for(IPv4Address(target), peer_key, identity, address, options.overrides)
     elif peer_key or identity or address:
         raise click.UsageError(
@@ -176,6 +192,32 @@ def _profile_for(
         "peer": [{"name": str(target), "public_key": peer_key, "last_known_address": str(target)}],
     }
     return assemble(f"dial-{target}", data, overrides)
+
+
+def _profile_for_server(
+    target: str,
+    user: str,
+    legacy: str | None,
+    password_file: str | None,
+    address: str | None,
+    routes: tuple[str, ...],
+    overrides: tuple[str, ...],
+) -> Profile:
+    """The profile that `dial HOST --user U` amounts to."""
+    if legacy is None:
+        raise click.UsageError(
+            "PPTP's own security is breakable in a day, and nothing of it is used unless it is named: "
+            "--legacy mschapv2,mppe128 is the best there is."
+        )
+    host, _, port = target.partition(":")
+    data: dict[str, object] = {
+        "version": 1,
+        "interface": {"name": "pptp-dial", "routes": list(routes)} | ({"address": address} if address else {}),
+        "server": {"host": host} | ({"port": int(port)} if port.isdecimal() else {}),
+        "auth": {"user": user, "password": {"file": password_file} if password_file else {"prompt": True}},
+        "legacy": {"allow": [word.strip() for word in legacy.split(",") if word.strip()]},
+    }
+    return assemble(f"dial-{host}", data, overrides)
 
 
 def _run(profile: Profile, endpoint: EndpointOptions, options: _Common) -> Verdict:

@@ -4,7 +4,15 @@
 """
 
 from grepunch.config.faults import Fault, ProfileInvalid
-from grepunch.config.keys import Keys, check_keys, read_keys, secret_variables
+from grepunch.config.keys import (
+    Keys,
+    Secrets,
+    check_keys,
+    read_keys,
+    read_secrets,
+    secret_variables,
+    users_file,
+)
 from grepunch.config.loading import assemble, find, known_profiles, load
 from grepunch.config.profile import Identity, Interface, Peer, Profile, Punch, Rendezvous
 from grepunch.config.secrets import (
@@ -30,11 +38,14 @@ __all__ = [
     "SecretPrompt",
     "SecretReference",
     "SecretVariable",
+    "Secrets",
     "assemble",
     "check_keys",
     "find",
     "known_profiles",
     "load",
     "read_keys",
+    "read_secrets",
     "secret_variables",
+    "users_file",
 ]

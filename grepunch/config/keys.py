@@ -22,6 +22,29 @@ class Keys:
     """By peer name; a peer without one is absent."""
 
 
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """All that a profile's references lead to: the keys where it has peers, the password where it has a server."""
+
+    keys: Keys | None
+    password: str = field(default="", repr=False)
+
+
+def read_secrets(profile: Profile) -> Secrets:
+    """Fetch everything that running the profile needs; raises :class:`ProfileInvalid` with all that is wrong."""
+    faults: list[Fault] = []
+    keys = None
+    if profile.peers:
+        try:
+            keys = read_keys(profile)
+        except ProfileInvalid as invalid:
+            faults += invalid.faults
+    password = _password(profile, faults, prompts=True) if profile.server is not None else ""
+    if faults:
+        raise ProfileInvalid(tuple(sorted(faults)))
+    return Secrets(keys, password)
+
+
 def read_keys(profile: Profile) -> Keys:
     """Fetch the private key and every pre-shared key; raises :class:`ProfileInvalid` with all that is wrong."""
     collected = _collect(profile, prompts=True)
@@ -31,8 +54,49 @@ def read_keys(profile: Profile) -> Keys:
 
 
 def check_keys(profile: Profile) -> tuple[Fault, ...]:
-    """What is wrong with the keys a profile refers to, as far as it can be told without asking for one."""
-    return tuple(sorted(_collect(profile, prompts=False).faults))
+    """What is wrong with the keys, password and users a profile refers to, as far as it can be told without asking."""
+    faults = _collect(profile, prompts=False).faults
+    if profile.server is not None:
+        _password(profile, faults, prompts=False)
+    if profile.listen is not None:
+        faults += _users(profile)
+    return tuple(sorted(faults))
+
+
+def users_file(profile: Profile) -> Path:
+    """Where the users are: a relative path starts at the profile's directory."""
+    return (profile.source.path.parent if profile.source.path else Path()) / profile.auth.users
+
+
+def _users(profile: Profile) -> list[Fault]:
+    from grepunch.ordinary.users import UsersInvalid, read_users
+
+    try:
+        read_users(users_file(profile))
+    except UsersInvalid as invalid:
+        return [profile.source.fault(("auth", "users"), line) for line in str(invalid).splitlines()]
+    return []
+
+
+def _password(profile: Profile, faults: list[Fault], *, prompts: bool) -> str:
+    """The password of a client; empty with a fault noted, or where it would have to be asked for."""
+    where: KeyPath = ("auth", "password")
+    reference = profile.auth.password
+    if reference is None or (isinstance(reference, SecretPrompt) and not prompts):
+        return ""
+    base = profile.source.path.parent if profile.source.path else Path()
+    try:
+        secret = read_secret(reference, base=base, label=f"Password of {profile.auth.user}")
+        password = secret.decode("utf-8")
+        if not password:
+            raise SecretUnavailable("an empty password is no password")
+    except SecretUnavailable as error:
+        faults.append(profile.source.fault(where, str(error)))
+        return ""
+    except UnicodeDecodeError:
+        faults.append(profile.source.fault(where, "what it leads to is not UTF-8"))
+        return ""
+    return password
 
 
 def secret_variables(profile: Profile) -> frozenset[str]:

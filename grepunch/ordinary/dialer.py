@@ -1,0 +1,387 @@
+"""Ordinary PPTP dialled: one server, one call, one device; again after a failure, where that is wanted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Network
+
+from grepunch.config import Profile
+from grepunch.dialing import run_command
+from grepunch.interface import host_verdicts
+from grepunch.io.callgre import CallGre
+from grepunch.io.clock import entropy, now
+from grepunch.io.streams import ConnectFailed, Stream, connect
+from grepunch.options import EndpointOptions
+from grepunch.ordinary.calls import Call, CallPump, CallTable
+from grepunch.ordinary.connection import Connection
+from grepunch.ordinary.interface import CallInterface
+from grepunch.ordinary.outcome import verdict_of_call
+from grepunch.ordinary.reporting import CallStories, session_status
+from grepunch.ordinary.terms import dialling_terms, encryption_word, is_unset, link_local, warning
+from grepunch.progress import Level, Notice, Reporter, SessionDown, SessionUp, StateChanged
+from grepunch.recording import Recording
+from grepunch.status import LastError, OrdinaryStatus, SessionStatus, Stage, Status
+from grepunch.text import duration
+from grepunch.verdict import Failure, Verdict, VerdictKind
+from pptp.control import Noted
+from pptp.errors import Terminated, TerminationCause
+from pptp.ordinary import (
+    Admission,
+    Authenticated,
+    CallOver,
+    CallUp,
+    EncryptionDown,
+    EncryptionUp,
+    Ipv4Up,
+    Ipv6Up,
+    NetworkDown,
+    OrdinaryEvent,
+)
+from pptp.wire.ppp import Protocol as PppProtocol
+
+# ours
+CONNECT_WAIT = 15.0  # seconds for TCP to come up
+GOODBYE = 1.5  # seconds for the goodbye at the end
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between two attempts: doubled each time, less up to a fifth
+
+# a wrong password stays wrong: another minute would not help, and might lock the account
+_FINAL = (VerdictKind.AUTH_FAILED, VerdictKind.NOT_AGREED)
+
+
+@dataclass(slots=True)
+class _Held:
+    """What the call that is up has made on this host."""
+
+    routes: tuple[IPv4Network, ...] = ()
+    identifier: bytes | None = None
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One connection, from TCP to its end."""
+
+    up: asyncio.Event = field(default_factory=asyncio.Event)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    was_up: bool = False
+    cause: Terminated | None = None
+
+
+class OrdinaryDialer:
+    """See the module."""
+
+    def __init__(
+        self, profile: Profile, password: str, options: EndpointOptions, reporter: Reporter, recording: Recording
+    ) -> None:
+        """Raises :class:`Failure` where the host lacks a cipher that the profile wants."""
+        if profile.server is None:
+            raise ValueError("a profile without [server]")
+        self._profile = profile
+        self._server = profile.server
+        self._options = options
+        self._reporter = reporter
+        self._recording = recording
+        self.ready = False
+        self._config = dialling_terms(profile, password)
+        self._interface = CallInterface(profile)
+        self._stories = CallStories(reporter)
+        self._connection: Connection | None = None
+        self._attempt = _Attempt()
+        self._held = _Held()
+        self._stage, self._stage_since = Stage.STARTING, now()
+        self._last_error: tuple[Stage, str, float] | None = None
+        self._fault: Failure | None = None
+
+    # -- life -------------------------------------------------------------------------------------------------
+
+    async def run(self) -> Verdict:
+        """Open everything, dial until there is a verdict, close everything."""
+        loop = asyncio.get_running_loop()
+        async with AsyncExitStack() as stack:
+            with host_verdicts():
+                gre = CallGre(self._recording.wire_tap)
+            stack.callback(gre.close)
+            stack.enter_context(self._interface)
+            self._table = CallTable(gre, entropy)
+            device = self._interface.device
+            self._pump = CallPump(
+                self._table,
+                device,
+                mss_clamp=self._profile.interface.mss_clamp,
+                asks_us=lambda call, packet: None,
+                now=now,
+            )
+            loop.add_reader(gre.fileno(), self._pump.gre_readable)
+            stack.callback(loop.remove_reader, gre.fileno())
+            loop.add_reader(device.fileno(), self._pump.tun_readable)
+            stack.callback(loop.remove_reader, device.fileno())
+            stack.push_async_callback(self._say_goodbye)
+            self.ready = True
+            stack.callback(setattr, self, "ready", False)
+            self._reporter.report(Notice(warning(self._profile), Level.WARNING))
+            return await self._dial()
+
+    async def _dial(self) -> Verdict:
+        """Attempt after attempt, and the user's command once one is up."""
+        retries, pause = 0, FIRST_PAUSE
+        command: asyncio.Task[int] | None = None
+        try:
+            while True:
+                attempt = self._attempt = _Attempt()
+                verdict = await self._until_up(attempt)
+                if verdict is None:
+                    retries, pause = 0, FIRST_PAUSE
+                    if self._options.command and command is None:
+                        command = asyncio.create_task(run_command(self._options.command))
+                    if await _first(attempt.over, command):
+                        return Verdict(VerdictKind.UP, command_status=command.result() if command else None)
+                    verdict = self._verdict(attempt)
+                self._remember(verdict)
+                await self._say_goodbye()
+                if self._fault is not None:
+                    raise self._fault
+                if verdict.kind in _FINAL or (self._options.retry is not None and retries >= self._options.retry):
+                    return verdict
+                retries += 1
+                delay = pause * (1 - entropy(1)[0] / 1280)
+                text = f"{verdict.kind}: {verdict.detail}; trying again in {duration(delay)}"
+                self._reporter.report(Notice(text, Level.WARNING))
+                if command is not None:
+                    await asyncio.wait((command,), timeout=delay)
+                    if command.done():
+                        return Verdict(VerdictKind.UP, command_status=command.result())
+                else:
+                    await asyncio.sleep(delay)
+                pause = min(2 * pause, LONGEST_PAUSE)
+        finally:
+            if command is not None:
+                command.cancel()
+                await asyncio.gather(command, return_exceptions=True)
+
+    async def _until_up(self, attempt: _Attempt) -> Verdict | None:
+        """One attempt; None once packets can flow, else the verdict."""
+        self._enter(Stage.STARTING, f"{self._server.host}, TCP {self._server.port}")
+        deadline = now() + self._options.wait
+        try:
+            await connect(
+                self._server.host, self._server.port, self._opened, within=min(CONNECT_WAIT, self._options.wait)
+            )
+        except ConnectFailed as failed:
+            advice = "Check server.host and server.port, and that no firewall on the way blocks TCP 1723."
+            return Verdict(VerdictKind.PEER_ABSENT, str(failed), advice)
+        try:
+            async with asyncio.timeout(max(0.0, deadline - now())):
+                await _either(attempt.up, attempt.over)
+        except TimeoutError:
+            return Verdict(VerdictKind.PEER_ABSENT, f"not up within {self._options.wait:.0f} s, in stage {self._stage}")
+        return None if attempt.up.is_set() else self._verdict(attempt)
+
+    def _opened(self, stream: Stream) -> Connection:
+        self._connection = Connection(stream, self._config, self._table, self)
+        asyncio.get_running_loop().call_soon(self._connection.open)
+        return self._connection
+
+    def _verdict(self, attempt: _Attempt) -> Verdict:
+        cause = attempt.cause or Terminated(TerminationCause.LOST_CARRIER, "TCP ended")
+        return verdict_of_call(cause, was_up=attempt.was_up)
+
+    def _remember(self, verdict: Verdict) -> None:
+        self._last_error = self._stage, f"{verdict.kind}: {verdict.detail}", now()
+        self._enter(Stage.LOST if self._attempt.was_up else Stage.STARTING, quiet=True)
+
+    def _enter(self, stage: Stage, detail: str = "", *, quiet: bool = False) -> None:
+        self._stage, self._stage_since = stage, now()
+        if not quiet:
+            self._reporter.report(StateChanged(stage, self._server.host, detail))
+
+    async def _say_goodbye(self) -> None:
+        """End what there is, and give the server a moment to hear."""
+        connection = self._connection
+        if connection is None:
+            return
+        connection.close()
+        try:
+            async with asyncio.timeout(GOODBYE):
+                await self._attempt.over.wait()
+        except TimeoutError:
+            pass  # a server that does not answer is cut off
+        connection.stream.abort()
+        connection.stream_closed("")
+
+    # -- the connection's owner -----------------------------------------------------------------------------------
+
+    def admit(self, connection: Connection, call_id: int, user: str) -> Admission | Terminated:
+        """Nobody asks a dialler."""
+        raise AssertionError("a dialler admits nobody")
+
+    def deliver(self, call: Call, protocol: int, packet: bytes | memoryview) -> None:
+        """A packet that has waited for another one."""
+        self._pump.deliver(call, protocol, bytes(packet), now())
+
+    def connection_lost(self, connection: Connection) -> None:
+        """TCP is gone."""
+        if self._connection is connection:
+            self._connection = None
+        self._attempt.over.set()
+
+    def happened(self, connection: Connection, event: OrdinaryEvent) -> None:
+        """An event of the connection."""
+        match event:
+            case CallUp(call_id=call_id):
+                self._enter(Stage.LINK, f"call {call_id} is established; PPP begins")
+            case Authenticated(call_id=call_id, user=user, method=method):
+                call = self._table.calls[call_id]
+                call.user, call.method = user, method
+            case EncryptionUp(call_id=call_id, send=send, receive=receive):
+                self._table.calls[call_id].encryption = encryption_word(send, receive)
+            case EncryptionDown(call_id=call_id):
+                self._table.calls[call_id].encryption = "none"
+            case Ipv4Up():
+                self._guarded(lambda: self._ipv4_up(self._table.calls[event.call_id], event))
+            case Ipv6Up():
+                self._guarded(lambda: self._ipv6_up(self._table.calls[event.call_id], event))
+            case NetworkDown(protocol=PppProtocol.IPV4):
+                self._guarded(self._give_back)
+            case CallOver(call_id=call_id, cause=cause):
+                self._call_over(self._table.calls[call_id], cause)
+            case Noted(sentence=sentence):
+                self._stories.noted(connection.source, sentence, now())
+            case Terminated():
+                self._attempt.cause = self._attempt.cause or event
+                self._attempt.over.set()
+            case _:
+                pass
+
+    def _guarded(self, change: Callable[[], None]) -> None:
+        """A change to this host that it may refuse: then the call ends, and the refusal is the verdict."""
+        try:
+            change()
+        except Failure as refused:
+            self._fault = refused
+            self._attempt.over.set()
+
+    def _ipv4_up(self, call: Call, event: Ipv4Up) -> None:
+        call.remote, call.local, call.mtu = event.remote, event.local, event.mtu
+        self._interface.set_mtu(min(event.mtu, self._profile.interface.mtu or event.mtu))
+        self._interface.set_address(event.local)
+        own = () if is_unset(event.remote) or self._covered(event) else (IPv4Network(event.remote),)
+        routes = (*own, *self._profile.interface.routes)
+        if routes != self._held.routes:
+            self._interface.remove_routes(self._held.routes)
+            self._held.routes = routes
+            self._interface.add_routes(routes)
+        if call.up_since is not None:
+            return
+        call.up_since = call.heard = now()
+        self._attempt.was_up = True
+        self._enter(Stage.UP, quiet=True)
+        call.tap = self._recording.inside(event.local, event.remote, initiator=True)
+        self._reporter.report(
+            SessionUp(
+                peer=self._server.host,
+                source=call.connection.source,
+                address=event.remote,
+                own_address=event.local,
+                elapsed=call.up_since - call.connection.began,
+                mtu=event.mtu,
+                authentication=call.method,
+                encryption=call.encryption,
+                ipv6=call.ipv6,
+                dns=event.dns,
+            )
+        )
+        self._attempt.up.set()
+
+    def _covered(self, event: Ipv4Up) -> bool:
+        """Whether the server's inner address is reached without a route of its own."""
+        address = self._profile.interface.address
+        return address is not None and event.remote in address.network
+
+    def _ipv6_up(self, call: Call, event: Ipv6Up) -> None:
+        call.ipv6 = True
+        call.mtu = call.mtu or event.mtu
+        self._table.route(call, link_local(event.remote))
+        if self._held.identifier is None:
+            self._held.identifier = event.local
+            self._interface.add_identifier(event.local)
+
+    def _give_back(self) -> None:
+        """Take from this host what the call has made."""
+        held, self._held = self._held, _Held()
+        self._interface.remove_routes(held.routes)
+        if held.identifier is not None:
+            self._interface.remove_identifier(held.identifier)
+        self._interface.set_address(None)
+
+    def _call_over(self, call: Call, cause: Terminated) -> None:
+        if cause.cause is TerminationCause.NO_GRE:
+            cause = Terminated(cause.cause, cause.detail + self._pump.stray_hint(call.call_id))
+        self._attempt.cause = cause
+        self._guarded(self._give_back)
+        if call.up_since is not None:
+            self._reporter.report(
+                SessionDown(
+                    peer=self._server.host,
+                    source=call.connection.source,
+                    cause=str(cause.cause),
+                    detail=cause.detail,
+                    duration=now() - call.up_since,
+                )
+            )
+
+    # -- for status ---------------------------------------------------------------------------------------------
+
+    def describe(self, status: Status) -> Status:
+        """The dialler as `status` shows it."""
+        return replace(status, ordinary=self._status(now()), drops=Counter(status.drops) + self._drops())
+
+    def stop_reading(self) -> None:
+        """Read no more packets."""
+        if self.ready:
+            for readable in (self._table.gre, self._interface.device):
+                asyncio.get_running_loop().remove_reader(readable.fileno())
+
+    def _status(self, at: float) -> OrdinaryStatus:
+        return OrdinaryStatus(
+            interface=self._interface.device.name,
+            allowed=tuple(str(weakness) for weakness in self._profile.legacy.allow),
+            mppe=str(self._profile.legacy.policy),
+            sessions=(self._session(at),),
+        )
+
+    def _session(self, at: float) -> SessionStatus:
+        error = self._last_error
+        last = LastError(error[0], error[1], at - error[2]) if error is not None else None
+        for call in self._table.calls.values():
+            return replace(session_status(call, at), name=self._server.host, last_error=last)
+        return SessionStatus(self._server.host, self._stage, at - self._stage_since, last_error=last)
+
+    def _drops(self) -> Counter[str]:
+        """Packets that belong to no call, by cause."""
+        total: Counter[str] = Counter()
+        for counter in (self._table.gre.drops, self._interface.device.drops, self._pump.drops):
+            total.update({str(cause): count for cause, count in counter.items()})
+        return total
+
+
+async def _either(*events: asyncio.Event) -> None:
+    """Wait for the first of several events."""
+    tasks = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _first(over: asyncio.Event, command: asyncio.Task[int] | None) -> bool:
+    """Wait for the end of the call or of the command; whether it was the command's."""
+    waiting = asyncio.ensure_future(over.wait())
+    try:
+        await asyncio.wait([waiting, *([command] if command is not None else [])], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+    return command is not None and command.done()
