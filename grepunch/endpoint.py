@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network
+from typing import Any
 
 from grepunch import interface
 from grepunch.admission import HandshakeDesk
