@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
 
-from grepunch.config import Profile
+from grepunch.config import Profile, secret_variables
 from grepunch.dialing import run_command
 from grepunch.interface import host_verdicts
 from grepunch.io.callgre import CallGre
@@ -48,8 +48,10 @@ CONNECT_WAIT = 15.0  # seconds for TCP to come up
 GOODBYE = 1.5  # seconds for the goodbye at the end
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between two attempts: doubled each time, less up to a fifth
 
-# a wrong password stays wrong: another minute would not help, and might lock the account
+# a wrong password stays wrong; but whoever stands in between can make any password look wrong, so that who retries
+# for ever asks again, ever more rarely; seconds
 _FINAL = (VerdictKind.AUTH_FAILED, VerdictKind.NOT_AGREED)
+_PATIENCE = (5.0, 300.0)
 
 
 @dataclass(slots=True)
@@ -85,6 +87,7 @@ class OrdinaryDialer:
         self._reporter = reporter
         self._recording = recording
         self.ready = False
+        self._hidden = secret_variables(profile)
         self._config = dialling_terms(profile, password)
         self._interface = CallInterface(profile)
         self._stories = CallStories(reporter)
@@ -135,7 +138,7 @@ class OrdinaryDialer:
                 if verdict is None:
                     retries, pause = 0, FIRST_PAUSE
                     if self._options.command and command is None:
-                        command = asyncio.create_task(run_command(self._options.command))
+                        command = asyncio.create_task(run_command(self._options.command, self._hidden))
                     if await _first(attempt.over, command):
                         return Verdict(VerdictKind.UP, command_status=command.result() if command else None)
                     verdict = self._verdict(attempt)
@@ -143,9 +146,11 @@ class OrdinaryDialer:
                 await self._say_goodbye()
                 if self._fault is not None:
                     raise self._fault
-                if verdict.kind in _FINAL or (self._options.retry is not None and retries >= self._options.retry):
+                if not self._may_retry(verdict, retries):
                     return verdict
                 retries += 1
+                shortest, longest = _PATIENCE if verdict.kind in _FINAL else (FIRST_PAUSE, LONGEST_PAUSE)
+                pause = max(pause, shortest)
                 delay = pause * (1 - entropy(1)[0] / 1280)
                 text = f"{verdict.kind}: {verdict.detail}; trying again in {duration(delay)}"
                 self._reporter.report(Notice(text, Level.WARNING))
@@ -155,11 +160,17 @@ class OrdinaryDialer:
                         return Verdict(VerdictKind.UP, command_status=command.result())
                 else:
                     await asyncio.sleep(delay)
-                pause = min(2 * pause, LONGEST_PAUSE)
+                pause = min(2 * pause, longest)
         finally:
             if command is not None:
                 command.cancel()
                 await asyncio.gather(command, return_exceptions=True)
+
+    def _may_retry(self, verdict: Verdict, retries: int) -> bool:
+        wanted = self._options.retry
+        if verdict.kind in _FINAL:
+            return wanted is None and verdict.kind is VerdictKind.AUTH_FAILED
+        return wanted is None or retries < wanted
 
     async def _until_up(self, attempt: _Attempt) -> Verdict | None:
         """One attempt; None once packets can flow, else the verdict."""
