@@ -114,16 +114,22 @@ def full_interval(packets_sent: int) -> float:
     return FULL_INTERVAL if packets_sent < FULL_FAST_PACKETS else FULL_SLOW_INTERVAL
 
 
+def _times() -> deque[float]:
+    return deque(maxlen=BUDGET_HOURLY_PACKETS)
+
+
 @dataclass(slots=True)
 class _Spent:
-    times: deque[float] = field(default_factory=lambda: deque(maxlen=BUDGET_HOURLY_PACKETS))
+    full: deque[float] = field(default_factory=_times)
+    lead: deque[float] = field(default_factory=_times)
     proven_at: float | None = None
 
 
 class Budget:
-    """How many full-TTL packets each target still may get; one object per peer, outliving its attempts.
+    """How many packets each target still may get; one object per peer, outliving its attempts.
 
-    64 in any 30 s and 256 in any hour for each target; the hourly limit is lifted for an hour by a proof.
+    64 in any 30 s and 256 in any hour for each target; the hourly limit is lifted for an hour by a proof. Lead
+    packets, whose TTL ends before the target, have as much again of their own: routers on the way get those.
 
     Deviation: the user's own configured address keeps the 30 s limit but not the hourly one. The budget is there
     so that nobody on the network can aim us at a third party, and this address came from no network; with the
@@ -135,14 +141,14 @@ class Budget:
     def __init__(self) -> None:
         self._spent: dict[IPv4Address, _Spent] = {}
 
-    def spend(self, target: IPv4Address, now: float, *, hourly: bool) -> bool:
+    def spend(self, target: IPv4Address, now: float, *, hourly: bool, lead: bool = False) -> bool:
         """Take one packet for ``target``; False when it may not be sent. ``hourly`` is off for a configured one."""
         spent = self._spent.get(target)
         if spent is None:
             if len(self._spent) >= BUDGET_MAX_TARGETS and not self._forget_idle(now):
                 return False
             spent = self._spent[target] = _Spent()
-        times = spent.times
+        times = spent.lead if lead else spent.full
         if len(times) >= BUDGET_PACKETS and now - times[-BUDGET_PACKETS] < BUDGET_PERIOD:
             return False
         proven = spent.proven_at is not None and now - spent.proven_at < HOUR
@@ -159,7 +165,11 @@ class Budget:
             spent.proven_at = now
 
     def _forget_idle(self, now: float) -> bool:
-        idle = [target for target, spent in self._spent.items() if not spent.times or now - spent.times[-1] >= HOUR]
+        idle = [
+            target
+            for target, spent in self._spent.items()
+            if all(not times or now - times[-1] >= HOUR for times in (spent.full, spent.lead))
+        ]
         for target in idle:
             del self._spent[target]
         return bool(idle)

@@ -412,9 +412,14 @@ class Puncher:
             self._send_full(stream, now)
             return
         ttl = stream.target.ladder.ttl
-        if ttl is not None:
-            stream.lead_sent += 1
-            self._send(stream, stream.peer_attempt, stream.highest_heard, ttl, now)
+        if ttl is None:
+            return
+        if not self._budget.spend(stream.address, now, hourly=stream.target.hourly_budget, lead=True):
+            stream.withheld += 1
+            self._drop(Drop.RATE_LIMITED)
+            return
+        stream.lead_sent += 1
+        self._send(stream, stream.peer_attempt, stream.highest_heard, ttl, now)
 
     def _send_full(self, stream: Stream, now: float, answering: Probe | None = None) -> bool:
         """A probe of full TTL, if the budget has one; ``answering`` an attempt that is not the stream's own."""

@@ -82,6 +82,17 @@ def test_the_hourly_limit_ends_after_four_windows_unless_proven_or_configured() 
     assert spend_windows(proven, 10, hourly=True) > 600
 
 
+def test_lead_packets_have_a_budget_of_the_same_size() -> None:
+    budget = Budget()
+    assert spend_windows(budget, 10, hourly=True) == 256
+    led = [budget.spend(TARGET, 650.0 + number * 0.01, hourly=True, lead=True) for number in range(200)]
+    assert led.count(True) == plan.BUDGET_PACKETS
+    assert not budget.spend(TARGET, 700.0, hourly=True)
+    for window in range(10):
+        led += [budget.spend(TARGET, 700.0 + 65.0 * window + n * 0.2, hourly=True, lead=True) for n in range(80)]
+    assert led.count(True) == plan.BUDGET_HOURLY_PACKETS
+
+
 def test_the_budget_comes_back_after_an_hour() -> None:
     budget = Budget()
     spend_windows(budget, 4, hourly=True)

@@ -155,6 +155,17 @@ def test_the_window_spends_no_more_than_the_budget_and_ends_in_a_report() -> Non
     assert machine.deadline() is None
 
 
+def test_rounds_begun_over_and_over_lead_with_no_more_than_the_budget() -> None:
+    budget, leads = Budget(), 0
+    for number in range(60):  # as a peer that begins them, or loses them, can have it
+        begun = 0.5 * number
+        machine = puncher(budget=budget)
+        machine.start(begun, begun)
+        leads += sum(send.ttl is not None for _, send in run(machine, begun + 0.45))
+    assert leads == plan.BUDGET_PACKETS
+    assert sum(stream.withheld for stream in machine.report.streams) > 0
+
+
 def test_without_a_rendezvous_sparse_packets_and_bursts_go_on_for_ever() -> None:
     machine = started(Schedule.alone(), CandidateKind.KNOWN)
     sent = run(machine, 1800.0)
