@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from grepunch.punch.plan import BUDGET_HOURLY_PACKETS
 from grepunch.punch.report import Direction, Fate, Finding, FormSummary, diagnose
 from grepunch.verdict import Verdict, VerdictKind
 
@@ -46,6 +47,7 @@ class Attempt:
     path: bool = False
     ours: tuple[FormSummary, ...] = ()
     theirs: tuple[FormSummary, ...] = ()
+    withheld: int = 0  # packets that the budget kept back in the last window
     link_error: str = ""
     next_round_in: float | None = None  # seconds; None while punching or with nothing planned
 
@@ -79,7 +81,7 @@ def _blocked(attempt: Attempt) -> Verdict:
     findings = diagnose(attempt.ours, attempt.theirs)
     direction = dead_direction(findings)
     side = blocked_side(findings)
-    sentences = [*([_SIDES[side]] if side else []), *describe(findings)]
+    sentences = [*([_SIDES[side]] if side else []), *describe(findings), *rationed(attempt.ours, attempt.withheld)]
     detail = "\n".join(sentences) if sentences else f"no GRE packet of {attempt.peer} arrived in {attempt.waited:.0f} s"
     refused_here = any(f.fate is Fate.DIED_ON_OUR_SIDE for f in findings)
     if not attempt.uses_rendezvous and not attempt.heard and not refused_here:
@@ -87,6 +89,16 @@ def _blocked(attempt: Attempt) -> Verdict:
         return Verdict(VerdictKind.PEER_ABSENT, detail, facts={"direction": direction})
     facts = {"direction": direction} | ({"side": side} if side else {})
     return Verdict(VerdictKind.NAT_BLOCKED, detail, facts=facts)
+
+
+def rationed(ours: Sequence[FormSummary], withheld: int) -> list[str]:
+    """What to say of packets that were kept back: nothing while most of them were sent."""
+    if withheld <= sum(summary.lead_sent + summary.sent for summary in ours):
+        return []
+    return [
+        f"{withheld} packets were kept back: an address that has not answered gets {BUDGET_HOURLY_PACKETS} of a kind "
+        "in an hour, so that nobody can aim this host at others; try again in an hour, or name last_known_address"
+    ]
 
 
 def blocked_side(findings: Sequence[Finding]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from grepunch.datapump import PeerTraffic
-from grepunch.outcome import Attempt, describe
+from grepunch.outcome import Attempt, describe, rationed
 from grepunch.peer import (
     HandshakeFailed,
     InnerMtu,
@@ -147,6 +147,7 @@ class Story:
             path=self._path is not None,
             ours=counts,
             theirs=punch.theirs if punch is not None else (),
+            withheld=punch.withheld if punch is not None else 0,
             link_error=self._link_error,
             next_round_in=self._resting(now),
         )
@@ -225,7 +226,8 @@ class Story:
     def _punch_failed(self, event: PunchFailed, now: float) -> list[Event]:
         self._punch = event
         self._next_round_at = now + event.next_in if event.next_in is not None else None
-        text = "; ".join(describe(diagnose(event.ours, event.theirs))) or "the window went by without a word"
+        sentences = [*describe(diagnose(event.ours, event.theirs)), *rationed(event.ours, event.withheld)]
+        text = "; ".join(sentences) or "the window went by without a word"
         self._failed(text, now)
         return [Notice(f"no path in this window: {text}", Level.WARNING, self.name)]
 

@@ -83,13 +83,15 @@ class PathProven:
 class RoundFailed:
     """Event: a window went by and nothing was proven. ``theirs`` is empty where the peer's report did not come.
 
-    ``same_nat``: both sides share an external address and no LAN, so no punch can work.
+    ``same_nat``: both sides share an external address and no LAN, so no punch can work. ``withheld`` packets of ours
+    were due and not sent, for the budget.
     """
 
     ours: tuple[FormSummary, ...]
     theirs: tuple[FormSummary, ...]
     same_nat: bool
     next_round_in: float
+    withheld: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,4 +434,6 @@ class Traversal:
         silence = Schedule.with_rendezvous(0.0).silence
         self._timers.stop(_Timer.REPORT)
         self._timers.arm(_Timer.NEXT_ROUND, now + silence)
-        self._events.append(RoundFailed(current.ended.summaries(), current.peer_report or (), False, silence))
+        self._events.append(
+            RoundFailed(current.ended.summaries(), current.peer_report or (), False, silence, current.ended.withheld)
+        )

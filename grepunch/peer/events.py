@@ -74,13 +74,15 @@ class PathUp:
 class PunchFailed:
     """A window went by in vain: both sides' counts (``theirs`` empty where unknown).
 
-    ``next_in``: seconds of silence before the next one; None where sparse packets go on meanwhile.
+    ``next_in``: seconds of silence before the next one; None where sparse packets go on meanwhile. ``withheld``
+    packets of ours were due and not sent, because the budget for an address that has not answered was spent.
     """
 
     ours: tuple[FormSummary, ...]
     theirs: tuple[FormSummary, ...]
     same_nat: bool
     next_in: float | None
+    withheld: int = 0
 
 
 @dataclass(frozen=True, slots=True)

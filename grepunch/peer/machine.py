@@ -447,7 +447,9 @@ class PeerMachine(PeerView):
     def _punch_failed(self, failed: RoundFailed, now: float) -> None:
         if not self._hole.alive:
             self._hole.leave()
-        self._events.append(PunchFailed(failed.ours, failed.theirs, failed.same_nat, failed.next_round_in))
+        self._events.append(
+            PunchFailed(failed.ours, failed.theirs, failed.same_nat, failed.next_round_in, failed.withheld)
+        )
 
     def _follow_hole(self, now: float) -> bool:
         out = self._hole.transmits()
@@ -536,7 +538,7 @@ class PeerMachine(PeerView):
                 case WindowEnded(report=report):
                     if not self._hole.alive:
                         self._hole.leave()
-                    self._events.append(PunchFailed(report.summaries(), (), False, None))
+                    self._events.append(PunchFailed(report.summaries(), (), False, None, report.withheld))
         return bool(events)
 
     # -- one exit ------------------------------------------------------------------------------------------------------

@@ -58,6 +58,11 @@ class PunchReport:
     streams: tuple[StreamReport, ...]
     elapsed: float
 
+    @property
+    def withheld(self) -> int:
+        """Packets that were due and not sent, for the budget."""
+        return sum(stream.withheld for stream in self.streams)
+
     def summaries(self) -> tuple[FormSummary, ...]:
         """One summary for each form tried."""
         forms = dict.fromkeys(stream.form for stream in self.streams)

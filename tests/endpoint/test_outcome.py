@@ -69,3 +69,12 @@ def test_where_gre_is_dropped(ours: FormSummary, theirs: FormSummary, side: str,
     findings = diagnose((ours,), (theirs,))
     assert blocked_side(findings) == side
     assert dead_direction(findings) == direction
+
+
+def test_a_spent_budget_is_said_and_one_that_hardly_matters_is_not() -> None:
+    spent = replace(summary(), sent=0, lead_sent=0)
+    verdict = explain(replace(BASE, met=True, keys=True, ours=(spent,), withheld=64))
+    assert "64 packets were kept back" in verdict.detail
+    assert "last_known_address" in verdict.detail
+    verdict = explain(replace(BASE, met=True, keys=True, ours=(summary(),), withheld=2))
+    assert "kept back" not in verdict.detail

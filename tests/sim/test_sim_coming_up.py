@@ -174,6 +174,18 @@ def test_a_window_in_vain_is_followed_by_silence_and_another_start_together() ->
     assert 65.0 < world.now < 72.0, world.story()
 
 
+def test_windows_in_vain_say_when_the_budget_for_probes_is_spent() -> None:
+    world = World("G2", "G2", seed=5)
+    world.gre_lost = lambda host, send: True
+    world.start()
+    world.run_for(420)
+    failed = [event for event in world.dialer.of(PunchFailed) if isinstance(event, PunchFailed)]
+    assert len(failed) > 4, world.story()
+    assert failed[0].withheld == 0
+    last = failed[-1]
+    assert last.withheld > sum(summary.lead_sent + summary.sent for summary in last.ours)
+
+
 def test_two_behind_one_nat_without_a_lan_hear_it_at_once() -> None:
     world = World(seed=1)
     world.behind_one_nat(lan=False)
