@@ -163,12 +163,19 @@ class End:
         return bool(self.of(Ipv4Up)) and not self.of(CallOver)
 
 
-def end(config: OrdinaryConfig, seed: int, *, admit: Admit | None = admit_one, most: int = 16) -> End:
+def end(
+    config: OrdinaryConfig,
+    seed: int,
+    *,
+    admit: Admit | None = admit_one,
+    most: int = 16,
+    entropy: Callable[[int], bytes] | None = None,
+) -> End:
     """A connection and its owner."""
     call_ids = CallIds(100 if config.dials else 5000, most=most)
     connection = OrdinaryConnection(
         config,
-        entropy=random.Random(seed).randbytes,
+        entropy=entropy or random.Random(seed).randbytes,
         allocate_call_id=call_ids.allocate,
         release_call_id=call_ids.release,
         admit=None if config.dials else admit,

@@ -30,9 +30,17 @@ MAGIC = Option(5, b"\x11\x22\x33\x44")
 class Scripted:
     """The other end of one of our connections, played by the test."""
 
-    def __init__(self, config: OrdinaryConfig, *, seed: int = 1, admit: Admit = admit_one, first: int = 0) -> None:
+    def __init__(
+        self,
+        config: OrdinaryConfig,
+        *,
+        seed: int = 1,
+        admit: Admit = admit_one,
+        first: int = 0,
+        entropy: Callable[[int], bytes] | None = None,
+    ) -> None:
         self.config = config
-        self.owner = end(config, seed, admit=admit)
+        self.owner = end(config, seed, admit=admit, entropy=entropy)
         self.connection = self.owner.connection
         self.now = 0.0
         self.ours = 0  # the Call ID of the end under test
