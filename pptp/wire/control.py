@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any
 
@@ -340,6 +340,9 @@ _LAYOUTS: Mapping[ControlType, _Layout] = {
     ControlType.SET_LINK_INFO: _Layout(SetLinkInfo, struct.Struct("!HxxII")),
 }
 _TYPES: Mapping[type[Any], ControlType] = {layout.message: kind for kind, layout in _LAYOUTS.items()}
+_FIELDS: Mapping[type[Any], tuple[str, ...]] = {
+    message: tuple(one.name for one in fields(message)) for message in _TYPES
+}
 
 SMALLEST_MESSAGE = min(layout.size for layout in _LAYOUTS.values())
 LARGEST_MESSAGE = max(layout.size for layout in _LAYOUTS.values())
@@ -403,7 +406,7 @@ def build_message(message: ControlMessage) -> bytes:
     """The octets of a message; raises :class:`UsageError` where a value does not fit its field."""
     kind = _TYPES[type(message)]
     layout = _LAYOUTS[kind]
-    values = astuple(message)
+    values = tuple(getattr(message, name) for name in _FIELDS[type(message)])
     fixed = len(values) - layout.texts
     texts: tuple[bytes, ...] = values[fixed:]
     room = 128 if kind is ControlType.CALL_DISCONNECT_NOTIFY else _TEXT_SIZE
