@@ -13,8 +13,8 @@ PROGRAM = "grepunch-pptp"
 
 # command -> (module, attribute, what it does)
 COMMANDS = {
-    "serve": ("grepunch.cli.endpoint", "serve", "Wait for the peers of a profile."),
-    "dial": ("grepunch.cli.endpoint", "dial", "Bring up the tunnel to a peer."),
+    "serve": ("grepunch.cli.endpoint", "serve", "Wait for the peers and clients of a profile."),
+    "dial": ("grepunch.cli.endpoint", "dial", "Bring up the tunnel to a peer or server."),
     "demo": ("grepunch.cli.demo", "demo", "Two peers behind two symmetric NATs, on this machine."),
     "rendezvous": ("grepunch.cli.rendezvous", "rendezvous", "The server where peers meet."),
     "status": ("grepunch.cli.status", "status", "What is running, and how it is."),

@@ -31,6 +31,7 @@ from grepunch.verdict import Failure, Verdict, VerdictKind
 SERVE_EXAMPLES = """\b
 Examples:
   grepunch-pptp serve office
+  grepunch-pptp serve dialin               [listen]: ordinary PPTP clients
   grepunch-pptp serve office --check
   grepunch-pptp serve ./office.toml --set interface.mtu=1300 --json
 """
@@ -97,7 +98,7 @@ class ExecCommand(click.Command):
 @click.argument("profile", shell_complete=complete_profile)
 @_common_options
 def serve(profile: str, **common: Any) -> Verdict:
-    """Wait for the peers of PROFILE, and carry packets between them and this host.
+    """Wait for the peers of PROFILE and, with [listen], for ordinary PPTP clients.
 
     PROFILE is a path, or a name looked up in /etc/grepunch-pptp and then in
     ~/.config/grepunch-pptp.
@@ -209,11 +210,13 @@ def _profile_for_server(
             "PPTP's own security is breakable in a day, and nothing of it is used unless it is named: "
             "--legacy mschapv2,mppe128 is the best there is."
         )
-    host, _, port = target.partition(":")
+    host, colon, port = target.partition(":")
+    if colon and not port.isdecimal():
+        raise click.UsageError(f"{port!r} is no TCP port.")
     data: dict[str, object] = {
         "version": 1,
         "interface": {"name": "pptp-dial", "routes": list(routes)} | ({"address": address} if address else {}),
-        "server": {"host": host} | ({"port": int(port)} if port.isdecimal() else {}),
+        "server": {"host": host} | ({"port": int(port)} if colon else {}),
         "auth": {"user": user, "password": {"file": password_file} if password_file else {"prompt": True}},
         "legacy": {"allow": [word.strip() for word in legacy.split(",") if word.strip()]},
     }

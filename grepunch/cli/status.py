@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,9 +18,14 @@ from grepunch.verdict import SCHEMA, Verdict, VerdictKind, failure
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from rich.table import Table
 
 WATCH_INTERVAL = 1.0  # seconds
 PIPE_WIDTH = 200  # columns, where nobody's terminal sets them
+SESSION_COLUMNS = (
+    *("SESSION", "STATE", "SINCE", "FROM", "INSIDE", "SECURITY", "MTU"),
+    *("IDLE", "RECEIVED", "SENT", "DROPPED", "LAST ERROR"),
+)
 COLUMNS = ("PEER", "STATE", "SINCE", "PATH", "MTU", "RTT", "LOSS", "RECEIVED", "SENT", "DROPPED", "LAST ERROR")
 
 EXAMPLES = """\b
@@ -40,7 +45,7 @@ Answer = Mapping[str, Any]  # of another process: checked where it is used
 def status(profile: str | None, watch: bool, as_json: bool) -> Verdict:
     """What is running, and how it is.
 
-    Exits with 0 where a peer is up, else with 20.
+    Exits with 0 where a peer or session is up, else with 20.
     """
     if watch and not as_json and sys.stdout.isatty():
         return _watch_live(profile)
@@ -67,9 +72,15 @@ def _verdict(answers: Iterable[Answer], profile: str | None) -> Verdict:
     answers = list(answers)
     if not answers:
         return Verdict(VerdictKind.NOT_UP, f"{profile} is not running" if profile else "no endpoint is running")
-    if any(peer.get("stage") == Stage.UP for answer in answers for peer in answer.get("peers", [])):
+    rows = [row for answer in answers for row in (*answer.get("peers", []), *_sessions(answer))]
+    if any(row.get("stage") == Stage.UP for row in rows):
         return Verdict(VerdictKind.UP)
-    return Verdict(VerdictKind.NOT_UP, "it is running, and no peer is up")
+    return Verdict(VerdictKind.NOT_UP, "it is running, and nobody is up")
+
+
+def _sessions(answer: Answer) -> list[Answer]:
+    """The sessions of ordinary PPTP."""
+    return list(answer.get("ordinary", {}).get("sessions", []))
 
 
 def _watch_live(profile: str | None) -> Verdict:
@@ -92,19 +103,60 @@ def _print(answers: Iterable[Answer]) -> None:
 
 def _render(answers: Iterable[Answer]) -> Group:
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
     parts: list[Text | Table] = []
     for answer in answers:
         parts.append(Text(_headline(answer), style="bold"))
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for title in COLUMNS:
-            table.add_column(title, no_wrap=title != "LAST ERROR")
-        for peer in answer.get("peers", []):
-            table.add_row(*(Text(printable(cell)) for cell in _cells(peer)))
-        parts.append(table)
+        peers = [_cells(peer) for peer in answer.get("peers", [])]
+        if peers or "ordinary" not in answer:
+            parts.append(_table(COLUMNS, peers))
+        if "ordinary" in answer:
+            parts.append(Text(_ordinary_line(answer["ordinary"])))
+            parts.append(_table(SESSION_COLUMNS, [_session_cells(session) for session in _sessions(answer)]))
     return Group(*parts or [Text("no endpoint is running")])
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in titles:
+        table.add_column(title, no_wrap=title != "LAST ERROR")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    return table
+
+
+def _ordinary_line(ordinary: Answer) -> str:
+    """What an endpoint's ordinary PPTP is, in one line; that it is breakable first of all."""
+    parts = [f"ordinary PPTP, breakable: {', '.join(ordinary.get('allowed', []))}; mppe {ordinary.get('mppe')}"]
+    parts.append(str(ordinary.get("interface")))
+    if ordinary.get("listening"):
+        parts.append(f"TCP {' '.join(ordinary['listening'])}")
+    if "pool_size" in ordinary:
+        parts.append(f"{ordinary.get('pool_leased')} of {ordinary['pool_size']} addresses taken")
+    return printable(", ".join(parts), limit=400)
+
+
+def _session_cells(session: Answer) -> list[str]:
+    idle, error = session.get("idle"), session.get("last_error")
+    security = " ".join(filter(None, (session.get("authentication"), session.get("encryption"))))
+    return [
+        str(session.get("name", "")),
+        str(session.get("stage", "")),
+        duration(session.get("since", 0.0)),
+        str(session.get("source", "")),
+        str(session.get("address", "")),
+        security,
+        str(session.get("mtu", "")),
+        "" if idle is None else duration(idle),
+        octets(session.get("rx_bytes", 0)),
+        octets(session.get("tx_bytes", 0)),
+        str(sum(session.get("drops", {}).values())),
+        f"{error.get('stage')}: {error.get('text')} ({duration(error.get('age', 0.0))} ago)" if error else "",
+    ]
 
 
 def _headline(answer: Answer) -> str:

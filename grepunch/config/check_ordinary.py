@@ -10,6 +10,9 @@ from grepunch.config.faults import KeyPath
 from grepunch.config.legacy import STRENGTHS, AuthMethod, MppeModes, MppePolicy, Weakness
 from grepunch.config.reading import Findings, read_each, read_value, table_of
 
+# ours, because the answer to DHCPINFORM is one packet that has to fit the tunnel, and holds each route twice
+MOST_PUSHED = 50
+
 _SERVER_KEYS = ("pool", "dns", "wins", "domain", "push_routes")
 _WHY = "PPTP's own security is breakable in a day, and nothing of it is used unless it is named"
 
@@ -50,6 +53,8 @@ def _check_interface(data: Mapping[str, object], *, serves: bool, punches: bool,
     for key in ("dns", "wins"):
         if isinstance(values := interface.get(key), list) and len(values) > ordinary_rules.MOST_SERVERS:
             found.faults.append((("interface", key), f"at most {ordinary_rules.MOST_SERVERS} can be told to a client"))
+    if isinstance(routes := interface.get("push_routes"), list) and len(routes) > MOST_PUSHED:
+        found.faults.append((("interface", "push_routes"), f"at most {MOST_PUSHED} fit into one answer"))
     pool = read_value(interface, "pool", ordinary_rules.POOL)
     if isinstance(pool, IPv4Network):
         _check_pool(pool, data, punches=punches, found=found)

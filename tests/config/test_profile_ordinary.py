@@ -85,6 +85,12 @@ def test_what_is_shown_loads_to_an_equal_profile(text: str) -> None:
         (SERVER, '"10.77.0.0/24"', '"10.77.0.0/31"', "interface.pool: expected a prefix from /12 to /30"),
         (SERVER, '"10.77.0.0/24"', '"10.77.0.1/24"', 'did you mean "10.77.0.0/24"?'),
         (SERVER, '"9.9.9.9"]', '"9.9.9.9", "8.8.8.8"]', "interface.dns: at most 2 can be told"),
+        (
+            SERVER,
+            '["192.168.10.0/24"]',
+            str([f"10.{n}.0.0/16" for n in range(51)]),
+            "interface.push_routes: at most 50",
+        ),
         (SERVER, '"example.org"', '"exa mple"', "interface.domain: expected a domain"),
         (SERVER, 'methods = ["mschapv2"]', 'methods = ["pap"]', 'auth.methods[0]: legacy.allow does not name "pap"'),
         (SERVER, 'methods = ["mschapv2"]', "methods = []", "auth.methods: at least one method"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
@@ -57,8 +58,6 @@ class Endpoint:
 
     def wait(self, kind: str, timeout: float = 20.0, *, count: int = 1, **fields: object) -> dict[str, Any]:
         """Wait for the n-th event of a kind with these fields."""
-        import time
-
         deadline = time.monotonic() + timeout
         while True:
             found = [e for e in self.events(kind) if all(e.get(key) == value for key, value in fields.items())]
@@ -189,6 +188,7 @@ def link_local(host: Node, device: str) -> str:
 def transfer(server: Node, client: Node, octets: int) -> dict[str, Any]:
     """So many octets each way through the tunnel, every one of them checked."""
     serving = server.start_python("grepunch.lab.transfer", "serve", str(INNER), str(TRANSFER_PORT))
+    serving.wait_for(r"^ready", 10.0)
     try:
         command = (sys.executable, "-m", "grepunch.lab.transfer", "run", str(INNER), str(TRANSFER_PORT))
         result: dict[str, Any] = json.loads(client.run(*command, str(octets), "0", timeout=60.0))

@@ -96,6 +96,16 @@ def test_a_file_that_others_can_get_at_is_refused(path: Path, capsys: pytest.Cap
         read_users(link)
 
 
+def test_a_credential_of_systemd_may_be_readable_by_the_group(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command(path, "add", "alice", said="password\n")
+    path.chmod(0o440)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(path.parent))
+    assert list(read_users(path)) == ["alice"]
+    path.chmod(0o444)
+    with pytest.raises(UsersInvalid, match="chmod 600"):
+        read_users(path)
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
