@@ -422,6 +422,8 @@ class PeerMachine(PeerView):
                 case NetworkDown(protocol=protocol):
                     self.networks -= {protocol}
                     self._events.append(event)
+                    if protocol == Protocol.IPV4 and self.state is PeerState.UP:
+                        self._set_state(PeerState.NEGOTIATING)
                 case PathProven(address=address, form=form, same_lan=same_lan):
                     self._same_lan = same_lan
                     self._use_hole((address, form), now)
