@@ -126,6 +126,7 @@ def compare(options: argparse.Namespace, about: dict[str, Any]) -> int:
         {**plan.as_json(), "congestion_control": CONGESTION_CONTROL, "outer_mtu": OUTER_MTU},
         missing=missing,
     )
+    say(f"{options.rounds} rounds of about {usual(plan) / 60:.0f} minutes each, {len(contenders)} contenders")
     try:
         for number in range(options.rounds):
             say(f"round {number + 1} of {options.rounds}")
@@ -141,6 +142,15 @@ def compare(options: argparse.Namespace, about: dict[str, Any]) -> int:
         options.json.write_text(json.dumps(report.as_json(), indent=1) + "\n")
     print("\n".join(report.lines()))
     return 1 if report.failed else 0
+
+
+def usual(plan: Plan) -> float:
+    """Seconds that a round takes when all is well."""
+    transfers = {"tcp": 4, "both": 1, "loss": 2}
+    each = 3 + sum(count * (plan.seconds + 0.5) for load, count in transfers.items() if load in plan.loads)
+    each += 12 * (plan.udp_seconds + 0.3) * ("udp" in plan.loads) + plan.pings * 0.02 * ("ping" in plan.loads)
+    nats = (2 * plan.seconds + 5) * ("nat" in plan.loads)
+    return len(plan.contenders) * each + nats + plan.idle_seconds * ("idle" in plan.loads)
 
 
 def longest(plan: Plan) -> float:

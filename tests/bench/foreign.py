@@ -56,7 +56,7 @@ class OpenVpn(Packaged):
 
     name: ClassVar[str] = "openvpn"
     title: ClassVar[str] = "OpenVPN, UDP, AES-256-GCM"
-    setting: ClassVar[str] = "data-ciphers AES-256-GCM, tls, no compression, disable-dco"
+    setting: ClassVar[str] = "data-ciphers AES-256-GCM, fast-io, no compression, disable-dco"
     inner_mtu: ClassVar[int] = 1448  # 1500 - IPv4 20 - UDP 8 - opcode and peer id 4 - packet id 4 - tag 16
     package: ClassVar[str] = "openvpn"
     programs: ClassVar[tuple[str, ...]] = ("openvpn",)
@@ -84,6 +84,7 @@ class OpenVpn(Packaged):
                 f"tun-mtu {self.inner_mtu}",
                 "data-ciphers AES-256-GCM",
                 "disable-dco",
+                "fast-io",  # its own optimisation for UDP: no poll before a write
                 *(("tls-server", "dh none") if side == "left" else ("tls-client",)),
                 f"cert {site.directory}/{side}.crt",
                 f"key {site.directory}/{side}.key",

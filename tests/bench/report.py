@@ -236,7 +236,7 @@ def fault_lines(report: Report) -> list[str]:
     lines = [f"missing: {name}: {why}" for name, why in report.missing.items()]
     for number, errors in enumerate(report.errors, 1):
         for name, steps in errors.items():
-            lines += [f"round {number}: {name}: {what}: {text.splitlines()[0]}" for what, text in steps.items()]
+            lines += [f"round {number}: {name}: {what}: {text.partition(chr(10))[0]}" for what, text in steps.items()]
     for entry in report.entries:
         fragmented = summary(values_of(report.rounds, entry.name, "fragments"))
         if fragmented is not None and fragmented.high > 0:

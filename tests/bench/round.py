@@ -7,6 +7,7 @@ ones cost next to nothing (which is measured too). Runs inside a sandbox, where 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -78,9 +79,9 @@ class Round:
         """A step whose failure costs this contender this figure, and nobody else anything."""
         try:
             yield
-        except (LabError, LoadFailed, OSError, KeyError, ValueError) as error:
+        except (LabError, LoadFailed, OSError, KeyError, ValueError, subprocess.SubprocessError) as error:
             self.errors.setdefault(contender, {})[what] = f"{type(error).__name__}: {error}"
-            say(f"  {contender}: {what} failed: {str(error).splitlines()[0]}")
+            say(f"  {contender}: {what} failed: {(str(error) or type(error).__name__).splitlines()[0]}")
 
 
 def say(line: str) -> None:
@@ -148,7 +149,9 @@ def _run_loads(round_: Round, sites: dict[str, Site]) -> None:
         shown = []
         for name, site in sites.items():
             with round_.attempt(name, what):
+                site.check_endpoints()
                 figures = load(site)
+                site.check_endpoints()
                 round_.note(name, **figures)
                 shown.append(f"{name} {' / '.join(f'{value:.4g}' for value in figures.values())}")
         say(f"  {what}: {', '.join(shown)}")

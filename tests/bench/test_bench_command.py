@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from grepunch import endpoint
+from grepunch.lab.node import LabError
 from pptp.crypto.aead import Suite
 from tests.bench import __main__ as command
 from tests.bench import profiling, queue_curve, sessions
 from tests.bench.contenders import CONTENDERS, NAMES, chosen
 from tests.bench.endpoint import offer_only
 from tests.bench.foreign import OpenVpn, Packaged
-from tests.bench.round import LOADS, Plan
+from tests.bench.round import LOADS, Plan, Round
 from tests.bench.sampling import Sampler
 
 
@@ -68,6 +69,25 @@ def test_a_plan_crosses_the_border_of_the_sandbox() -> None:
     plan = Plan(("ours", "openvpn"), ("tcp",), 2.0)
     assert Plan.of(json.loads(json.dumps(plan.as_json()))) == plan
     assert command.longest(plan) > 60
+    assert command.usual(plan) < command.longest(plan)
+
+
+def test_a_failure_costs_its_contender_one_figure(capsys: pytest.CaptureFixture[str]) -> None:
+    round_ = Round(Plan(("ours", "openvpn")))
+    for name in ("ours", "openvpn"):
+        with round_.attempt(name, "udp64"):
+            if name == "openvpn":
+                raise LabError("the endpoint ended\nwith much to say")
+            round_.note(name, udp64=100.0)
+    assert round_.measured == {"ours": {"udp64": 100.0}}
+    assert "with much to say" in round_.errors["openvpn"]["udp64"]
+    assert "openvpn: udp64 failed: the endpoint ended\n" in capsys.readouterr().err
+
+
+def test_a_fault_of_its_own_is_not_hidden() -> None:
+    round_ = Round(Plan(("ours",)))
+    with pytest.raises(AttributeError), round_.attempt("ours", "udp64"):
+        raise AttributeError("a mistake in the bench")
 
 
 def test_chosen_contenders_keep_the_order_of_the_table() -> None:

@@ -142,6 +142,14 @@ def test_a_report_tells_machine_faults_and_few_rounds() -> None:
     assert report().failed
 
 
+def test_the_first_round_may_fail_as_a_whole() -> None:
+    failed = Report(
+        [Entry("ours", "grepunch-pptp", "1.0", "AES")], MACHINE, PLAN, [], [{"round": {"sandbox": "SandboxTimeout: x"}}]
+    )
+    assert "round 1: round: sandbox: SandboxTimeout: x" in failed.lines()
+    assert failed.failed
+
+
 def test_a_report_of_nothing_is_no_fault() -> None:
     empty = Report([Entry("ours", "grepunch-pptp", "1.0", "AES")], MACHINE, PLAN)
     assert "ours: grepunch-pptp" in "\n".join(empty.lines())

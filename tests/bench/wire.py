@@ -135,6 +135,13 @@ class Site:
             lines = Path("/proc/thread-self/net/dev").read_text().splitlines()
         return parse_device_counter(lines, interface, name)
 
+    def check_endpoints(self) -> None:
+        """Raises :class:`LabError` with what it said when an endpoint has ended."""
+        for endpoint in self.endpoints.values():
+            if endpoint.process.poll() is not None:
+                last = (endpoint.stdout + endpoint.stderr).strip().rpartition("\n")[2]
+                raise LabError(f"{endpoint.name} ended with {endpoint.process.returncode}: {last}")
+
     def said(self) -> str:
         """The ends of the endpoints' logs."""
         return "\n".join(f"{end.name}: {end.stdout[-2000:]}{end.stderr[-2000:]}" for end in self.endpoints.values())
@@ -172,7 +179,7 @@ def loss_rules(fraction: float) -> str:
         share = round(fraction * _RANDOM_RANGE)
         rules += (
             "table inet bench { chain lose { type filter hook input priority 0; "
-            f'iifname "{WIRE}" numgen random mod {_RANDOM_RANGE} < {share} drop; }} }}\n'
+            f'iifname "{WIRE}" numgen random mod {_RANDOM_RANGE} < {share} drop\n}} }}\n'
         )
     return rules
 
