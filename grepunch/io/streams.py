@@ -102,15 +102,16 @@ class Stream(asyncio.Protocol):
 
 
 async def listen(
-    address: IPv4Address, port: int, opened: Callable[[Stream], StreamUser | None]
+    address: IPv4Address, port: int, opened: Callable[[Stream], StreamUser | None], *, shared: bool
 ) -> asyncio.AbstractServer:
     """Accept connections; ``opened`` gives each its user, or None to cut it off without a word.
 
+    ``shared``: this process opens connections from the same port, too.
     Raises :class:`AddressClash`, :class:`NoPrivilege` or :class:`Refused`.
     """
     loop = asyncio.get_running_loop()
     try:
-        return await loop.create_server(lambda: Stream(opened), str(address), port, backlog=BACKLOG)
+        return await loop.create_server(lambda: Stream(opened), str(address), port, backlog=BACKLOG, reuse_port=shared)
     except OSError as error:
         raise _explain(address, port, error) from error
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from grepunch.datapump import BATCH, DISCOVERY_HOP_LIMIT, TunPort, discovers_neighbours
 from grepunch.io.callgre import CallGre, call_key
 from grepunch.ordinary.mss import clamp_mss
+from grepunch.ordinary.toobig import fragments, too_big
 from pptp.errors import Drop
 from pptp.wire.ppp import Protocol as PppProtocol
 
@@ -27,6 +28,8 @@ _IPV6 = int(PppProtocol.IPV6)
 
 # RFC 2637 section 2.7 has 16 bits; 0 is what some peers take for "none", and what punched paths use
 _CALL_IDS = range(1, 0x10000)
+# ours: a sender that does not listen is told again, but not for every packet; seconds
+_COMPLAINT_INTERVAL = 0.1
 # ours: beyond so many calls, finding a free Call ID at random takes too long
 MOST_CALLS = 0x8000
 
@@ -46,6 +49,8 @@ class Call:
     mtu: int = 0
     ipv6: bool = False
     up_since: float | None = None
+    local_v6: bytes = bytes(16)
+    complained: float = 0.0  # when its size was last told to a sender
     heard: float = 0.0  # the last packet of the peer's inside
     sources: set[bytes] | None = None  # inner addresses the peer may send from; None: any
     destinations: list[bytes] = field(default_factory=list)
@@ -160,8 +165,12 @@ class CallPump:
 
     def send(self, call: Call, protocol: int, packet: bytes, now: float) -> None:
         """Send one IP packet into a call."""
-        if self._clamp and call.mtu:
-            packet = clamp_mss(packet, call.mtu)
+        if call.mtu:
+            if len(packet) > call.mtu:
+                self._send_too_big(call, protocol, packet, now)
+                return
+            if self._clamp:
+                packet = clamp_mss(packet, call.mtu)
         gre = call.connection.machine.send_network(call.call_id, protocol, packet, now)
         if gre is None:
             return  # counted there
@@ -172,6 +181,20 @@ class CallPump:
             call.tx_bytes += len(packet)
         else:
             call.drops[Drop.QUEUE_FULL] += 1
+
+    def _send_too_big(self, call: Call, protocol: int, packet: bytes, now: float) -> None:
+        """What the device carries and this call does not."""
+        parts = fragments(packet, call.mtu)
+        for part in parts:
+            self.send(call, protocol, part, now)
+        if parts:
+            return
+        call.drops[Drop.TOO_BIG] += 1
+        if call.local is not None and now - call.complained >= _COMPLAINT_INTERVAL:
+            call.complained = now
+            answer = too_big(packet, call.mtu, call.local, call.local_v6)
+            if answer is not None:
+                self._tun.write(answer)
 
     def gre_readable(self) -> None:
         """Take what has arrived for the calls."""

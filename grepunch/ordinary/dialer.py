@@ -312,7 +312,7 @@ class OrdinaryDialer:
         return address is not None and event.remote in address.network
 
     def _ipv6_up(self, call: Call, event: Ipv6Up) -> None:
-        call.ipv6 = True
+        call.ipv6, call.local_v6 = True, link_local(event.local)
         call.mtu = call.mtu or event.mtu
         self._table.route(call, link_local(event.remote))
         if self._held.identifier is None:

@@ -138,7 +138,9 @@ class OrdinaryServer:
             stack.push_async_callback(self._say_goodbye)  # which needs the readers: clients answer it
             for listener in self._listen.tcp:
                 with host_verdicts():
-                    server = await listen(listener.address, listener.port, self._accept)
+                    # mirrored handshakes with punched peers begin at port 1723
+                    shared = bool(self._profile.peers)
+                    server = await listen(listener.address, listener.port, self._accept, shared=shared)
                 stack.callback(server.close)
             self.ready = True
             stack.callback(setattr, self, "ready", False)
@@ -303,7 +305,7 @@ class OrdinaryServer:
         session = self._sessions.get(call.call_id)
         if session is None:
             return
-        call.ipv6 = True
+        call.ipv6, call.local_v6 = True, link_local(event.local)
         call.mtu = call.mtu or event.mtu
         call.sources = (call.sources or set()) | {link_local(event.remote)}
         self._table.route(call, link_local(event.remote))
