@@ -192,14 +192,18 @@ class MppeDecryptor:
                 latest = self._ahead[-1] if self._ahead else self._key
                 self._ahead.append(next_session_key(self._start_key, latest, self.mode.strength))
             key = self._ahead[changes - 1] if changes else self._key
-            stream = _KeyStream(key)
-            inner = _read(stream.xor(body))
+            if self.mode.stateless:
+                inner = _read(Rc4(key).update(body))
+            else:
+                stream = _KeyStream(key)
+                inner = _read(stream.xor(body))
             if inner is None:
                 continue
             for _ in range(changes):
                 self._key = self._ahead.popleft()
-            stream.advance(len(body))
-            self._stream = stream
+            if not self.mode.stateless:
+                stream.advance(len(body))
+                self._stream = stream
             return inner
         return None
 
