@@ -25,7 +25,7 @@ IDLE_LIMIT = 30.0  # seconds without a request
 WRITE_LIMIT = 5.0  # seconds for a client to take its answer
 PAUSE = 0.05  # seconds between two answers to one client
 CLIENT_LIMIT = 3.0  # seconds a client waits for its answer
-LONGEST_ANSWER = 1 << 20  # octets
+LONGEST_ANSWER = 8 << 20  # octets; four thousand sessions
 
 
 def socket_path(profile: str, directory: Path) -> Path:

@@ -20,6 +20,8 @@ MOST_STARTING = 64  # connections beyond the sessions there may be: those that h
 MOST_FAILURES = 10  # of authentication, by one source within the period
 FAILURE_PERIOD = 60.0  # seconds
 MOST_SOURCES_REMEMBERED = 4096
+CONNECT_RATE = 50.0  # connections a second from one source, in the long run
+CONNECT_BURST = 200.0  # and at once: a site whose line has come back
 
 SessionT = TypeVar("SessionT")
 
@@ -54,6 +56,22 @@ class _Failures:
 
 
 @dataclass(slots=True)
+class _Bucket:
+    """What a source may still open at once."""
+
+    left: float
+    at: float
+
+    def take(self, now: float) -> bool:
+        self.left = min(CONNECT_BURST, self.left + (now - self.at) * CONNECT_RATE)
+        self.at = now
+        if self.left < 1:
+            return False
+        self.left -= 1
+        return True
+
+
+@dataclass(slots=True)
 class Admission(Generic[SessionT]):
     """The book of one server. ``SessionT`` is whatever the server keeps for a session."""
 
@@ -61,6 +79,7 @@ class Admission(Generic[SessionT]):
     _connections: Counter[IPv4Address] = field(default_factory=Counter)
     _sessions: dict[int, tuple[str, SessionT]] = field(default_factory=dict)
     _failures: dict[IPv4Address, _Failures] = field(default_factory=dict)
+    _buckets: dict[IPv4Address, _Bucket] = field(default_factory=dict)
 
     @property
     def connections(self) -> int:
@@ -77,6 +96,12 @@ class Admission(Generic[SessionT]):
         failures = self._failures.get(source)
         if failures is not None and failures.count >= MOST_FAILURES and now - failures.since < FAILURE_PERIOD:
             return Refusal(f"{failures.count} failed authentications within {FAILURE_PERIOD:.0f} s")
+        bucket = self._buckets.pop(source, None) or _Bucket(CONNECT_BURST, now)
+        if len(self._buckets) >= MOST_SOURCES_REMEMBERED:
+            del self._buckets[next(iter(self._buckets))]
+        self._buckets[source] = bucket  # the last one now: the one that came longest ago is forgotten first
+        if not bucket.take(now):
+            return Refusal(f"more than {CONNECT_RATE:.0f} connections a second")
         if self._connections[source] >= self.limits.per_source:
             return Refusal(f"listen.max_sessions_per_source is {self.limits.per_source}")
         if self.connections >= self.limits.sessions + MOST_STARTING:

@@ -26,7 +26,7 @@ from grepunch.progress import Level, Notice, Reporter, SessionDown, SessionUp, S
 from grepunch.recording import Recording
 from grepunch.status import LastError, OrdinaryStatus, SessionStatus, Stage, Status
 from grepunch.text import duration
-from grepunch.verdict import Failure, Verdict, VerdictKind
+from grepunch.verdict import Failure, Verdict, VerdictKind, failure
 from pptp.control import Noted
 from pptp.errors import Terminated, TerminationCause
 from pptp.ordinary import (
@@ -190,7 +190,14 @@ class OrdinaryDialer:
             return Verdict(VerdictKind.PEER_ABSENT, f"not up within {self._options.wait:.0f} s, in stage {self._stage}")
         return None if attempt.up.is_set() else self._verdict(attempt)
 
-    def _opened(self, stream: Stream) -> Connection:
+    def _opened(self, stream: Stream) -> Connection | None:
+        remote = stream.ends.remote
+        inside = next((route for route in self._profile.interface.routes if remote in route), None)
+        if inside is not None:
+            text = f"{self._server.host} is {remote}, which the route to {inside} would lead into its own tunnel"
+            self._fault = failure(VerdictKind.PROFILE_INVALID, text, "Change interface.routes.")
+            self._attempt.over.set()
+            return None
         self._connection = Connection(stream, self._config, self._table, self)
         asyncio.get_running_loop().call_soon(self._connection.open)
         return self._connection
@@ -255,7 +262,9 @@ class OrdinaryDialer:
             case Ipv6Up():
                 self._guarded(lambda: self._ipv6_up(self._table.calls[event.call_id], event))
             case NetworkDown(protocol=PppProtocol.IPV4):
-                self._guarded(self._give_back)
+                self._guarded(self._give_back_ipv4)
+            case NetworkDown():
+                self._guarded(self._give_back_ipv6)
             case CallOver(call_id=call_id, cause=cause):
                 self._call_over(self._table.calls[call_id], cause)
             case Noted(sentence=sentence):
@@ -319,19 +328,24 @@ class OrdinaryDialer:
             self._held.identifier = event.local
             self._interface.add_identifier(event.local)
 
-    def _give_back(self) -> None:
-        """Take from this host what the call has made."""
-        held, self._held = self._held, _Held()
-        self._interface.remove_routes(held.routes)
-        if held.identifier is not None:
-            self._interface.remove_identifier(held.identifier)
+    def _give_back_ipv4(self) -> None:
+        """Take from this host the address and the routes that the call has made."""
+        routes, self._held.routes = self._held.routes, ()
+        self._interface.remove_routes(routes)
         self._interface.set_address(None)
+
+    def _give_back_ipv6(self) -> None:
+        """Take the link-local address."""
+        identifier, self._held.identifier = self._held.identifier, None
+        if identifier is not None:
+            self._interface.remove_identifier(identifier)
 
     def _call_over(self, call: Call, cause: Terminated) -> None:
         if cause.cause is TerminationCause.NO_GRE:
             cause = Terminated(cause.cause, cause.detail + self._pump.stray_hint(call.call_id))
         self._attempt.cause = cause
-        self._guarded(self._give_back)
+        self._guarded(self._give_back_ipv4)
+        self._guarded(self._give_back_ipv6)
         if call.up_since is not None:
             self._reporter.report(
                 SessionDown(

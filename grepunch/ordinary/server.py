@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
+from typing import TypeVar
 
 from grepunch.config import Profile, users_file
 from grepunch.interface import host_verdicts
 from grepunch.io.callgre import CallGre
 from grepunch.io.clock import entropy, now
+from grepunch.io.forwarding import forwards_ipv4
 from grepunch.io.limits import raise_descriptor_limit
 from grepunch.io.streams import Stream, listen
 from grepunch.ordinary.admission import Admission as Book
@@ -42,7 +45,7 @@ from grepunch.progress import Level, Notice, Reporter, SessionDown, SessionUp, S
 from grepunch.recording import Recording
 from grepunch.status import OrdinaryStatus, Stage, Status
 from grepunch.text import duration
-from grepunch.verdict import Verdict, VerdictKind, failure
+from grepunch.verdict import Failure, Verdict, VerdictKind, failure
 from pptp.control import Noted
 from pptp.errors import Terminated, TerminationCause
 from pptp.ordinary import (
@@ -58,6 +61,8 @@ from pptp.ordinary import (
     OrdinaryEvent,
 )
 from pptp.wire.ppp import Protocol as PppProtocol
+
+EventT = TypeVar("EventT")
 
 # ours
 GOODBYE = 1.5  # seconds for the goodbyes at the end
@@ -162,6 +167,11 @@ class OrdinaryServer:
         detail = f"{self._interface.device.name}, TCP {where}, {words}, {self._pool.size} addresses"
         self._reporter.report(StateChanged(Stage.WAITING, detail=detail))
         self._reporter.report(Notice(warning(self._profile), Level.WARNING))
+        if not forwards_ipv4():
+            text = (
+                "IPv4 forwarding is off: clients reach this host and nothing behind it (sysctl net.ipv4.ip_forward=1)"
+            )
+            self._reporter.report(Notice(text))
         if not self._users.users:
             self._reporter.report(Notice("there are no users yet: `grepunch-pptp user add`", Level.WARNING))
 
@@ -260,9 +270,9 @@ class OrdinaryServer:
             case EncryptionDown(call_id=call_id):
                 self._table.calls[call_id].encryption = "none"
             case Ipv4Up():
-                self._ipv4_up(self._table.calls[event.call_id], event)
+                self._guarded(self._ipv4_up, self._table.calls[event.call_id], event)
             case Ipv6Up():
-                self._ipv6_up(self._table.calls[event.call_id], event)
+                self._guarded(self._ipv6_up, self._table.calls[event.call_id], event)
             case NetworkDown(call_id=call_id, protocol=protocol):
                 self._table.unroute(self._table.calls[call_id], 4 if protocol == PppProtocol.IPV4 else 16)
             case CallOver(call_id=call_id, cause=cause):
@@ -273,6 +283,14 @@ class OrdinaryServer:
                 self._connection_ended(connection, event)
             case _:
                 pass
+
+    def _guarded(self, change: Callable[[Call, EventT], None], call: Call, event: EventT) -> None:
+        """A change to this host that it may refuse: that ends the one call it was for."""
+        try:
+            change(call, event)
+        except Failure as refused:
+            self._reporter.report(Notice(f"{call.user}: {refused}", Level.WARNING))
+            call.connection.close_call(call.call_id, Terminated(TerminationCause.REFUSED, str(refused)))
 
     def _ipv4_up(self, call: Call, event: Ipv4Up) -> None:
         session = self._sessions.get(call.call_id)

@@ -130,9 +130,9 @@ def test_either_side_killed_is_noticed_and_comes_back(run_in_lab: RunInLab) -> N
 
 
 def policies() -> dict[str, Any]:
-    """One user twice, under each policy; then limits of one session and of one source."""
+    """One user twice, under each policy."""
     seen: dict[str, Any] = {}
-    with Lab("G2") as lab:
+    with Lab("G3") as lab:
         for policy in ("replace", "deny", "allow"):
             world = Ordinary(lab, CLEAR, auth={"session_policy": policy})
             server = world.serve()
@@ -151,7 +151,7 @@ def policies() -> dict[str, Any]:
 
 
 def test_the_session_policy_decides_who_gives_way(run_in_lab: RunInLab) -> None:
-    """The second client is behind a NAT without a PPTP helper that lets its GRE out but not the server's in."""
+    """The first client is next to the server, the second behind a NAT with a PPTP helper."""
     seen = run_in_lab(policies)
     assert seen["replace"] == [True, "link_lost", True]
     assert seen["deny"] == ["limit_reached", True]

@@ -8,6 +8,8 @@ import pytest
 
 from grepunch.config.legacy import SessionPolicy
 from grepunch.ordinary.admission import (
+    CONNECT_BURST,
+    CONNECT_RATE,
     FAILURE_PERIOD,
     MOST_FAILURES,
     MOST_SOURCES_REMEMBERED,
@@ -87,4 +89,19 @@ def test_the_memory_of_failures_is_bounded() -> None:
     admission = book()
     for n in range(MOST_SOURCES_REMEMBERED + 10):
         admission.failed(IPv4Address(n), 0.0)
-    assert len(admission._failures) == MOST_SOURCES_REMEMBERED
+        admission.connect(IPv4Address(n), 0.0)
+        admission.disconnect(IPv4Address(n))
+    assert len(admission._failures) == len(admission._buckets) == MOST_SOURCES_REMEMBERED
+
+
+def test_a_source_that_connects_all_the_time_is_slowed_down_and_no_other() -> None:
+    admission = book()
+    taken = 0
+    for _ in range(1000):
+        if admission.connect(HERE, 1.0) is None:
+            taken += 1
+            admission.disconnect(HERE)
+    assert taken == CONNECT_BURST
+    assert admission.connect(THERE, 1.0) is None
+    admission.disconnect(THERE)
+    assert admission.connect(HERE, 1.0 + 1 / CONNECT_RATE) is None
