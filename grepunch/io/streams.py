@@ -7,6 +7,8 @@ that much is of no use to anybody.
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -118,12 +120,11 @@ async def listen(
 
 def _explain(address: IPv4Address, port: int, error: OSError) -> HostError:
     what = f"TCP port {port} of {address} cannot be listened at"
-    reason = (error.strerror or str(error)).rpartition(": ")[2]
-    if "in use" in reason:
+    if error.errno == errno.EADDRINUSE:
         return AddressClash(f"{what}: it is in use.", "See `ss -ltnp`: another PPTP server (pptpd, accel-ppp) may run.")
     if isinstance(error, PermissionError):
         return NoPrivilege(f"{what}: permission denied.", "Ports below 1024 need CAP_NET_BIND_SERVICE.")
-    return Refused(f"{what}: {reason}.", "Name an address of this host, or 0.0.0.0 for all of them.")
+    return Refused(f"{what}: {_said(error)}.", "Name an address of this host, or 0.0.0.0 for all of them.")
 
 
 async def connect(host: str, port: int, opened: Callable[[Stream], StreamUser | None], *, within: float) -> Stream:
@@ -142,8 +143,12 @@ async def connect(host: str, port: int, opened: Callable[[Stream], StreamUser | 
     except socket.gaierror as error:
         raise ConnectFailed(f"{host} could not be looked up: {error.strerror}") from None
     except OSError as error:
-        said = error.strerror or str(error)
-        raise ConnectFailed(f"TCP port {port} of {host}: {said.rpartition(': ')[2].lower()}") from None
+        raise ConnectFailed(f"TCP port {port} of {host}: {_said(error)}") from None
+
+
+def _said(error: OSError) -> str:
+    """The system's own words; asyncio replaces them."""
+    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 async def _connect_first(addresses: list[str], port: int, opened: Callable[[Stream], StreamUser | None]) -> Stream:

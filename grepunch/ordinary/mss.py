@@ -22,6 +22,8 @@ _DATA_OFFSET, _FLAGS, _CHECKSUM = 12, 13, 16
 def clamp_mss(packet: bytes, mtu: int) -> bytes:
     """``packet``, a whole IP packet, with its MSS option lowered to what fits ``mtu``; the same object where nothing
     is to be done. A SYN without the option stays so: it means 536 (RFC 9293 section 3.7.1)."""
+    if len(packet) >= 40 and packet[0] == 0x45 and (packet[9] != _TCP or not packet[20 + _FLAGS] & _SYN):
+        return packet  # nearly all there are
     start = _start_of_tcp(packet)
     if start is None or len(packet) < start + _TCP_HEADER or not packet[start + _FLAGS] & _SYN:
         return packet
