@@ -80,7 +80,7 @@ def explain(attempt: Attempt) -> Verdict:
 def _blocked(attempt: Attempt) -> Verdict:
     findings = diagnose(attempt.ours, attempt.theirs)
     direction = dead_direction(findings)
-    side = blocked_side(findings)
+    side = blocked_side(findings) if attempt.theirs else ""  # without the peer's counts nothing is known of its side
     sentences = [*([_SIDES[side]] if side else []), *describe(findings), *rationed(attempt.ours, attempt.withheld)]
     detail = "\n".join(sentences) if sentences else f"no GRE packet of {attempt.peer} arrived in {attempt.waited:.0f} s"
     refused_here = any(f.fate is Fate.DIED_ON_OUR_SIDE for f in findings)

@@ -78,3 +78,10 @@ def test_a_spent_budget_is_said_and_one_that_hardly_matters_is_not() -> None:
     assert "last_known_address" in verdict.detail
     verdict = explain(replace(BASE, met=True, keys=True, ours=(summary(),), withheld=2))
     assert "kept back" not in verdict.detail
+
+
+def test_without_the_peers_counts_no_side_is_blamed() -> None:
+    verdict = explain(replace(BASE, uses_rendezvous=False, ours=(summary(left=True),)))
+    assert verdict.kind is VerdictKind.PEER_ABSENT
+    assert verdict.facts == {"direction": "both"}
+    assert "in both directions" not in verdict.detail
