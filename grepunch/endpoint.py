@@ -18,7 +18,7 @@ from typing import Any
 
 from grepunch import interface
 from grepunch.admission import HandshakeDesk
-from grepunch.config import Keys, Profile, Rendezvous, Secrets, read_secrets, secret_variables
+from grepunch.config import Keys, Profile, ProfileInvalid, Rendezvous, Secrets, read_secrets, secret_variables
 from grepunch.config import Peer as PeerProfile
 from grepunch.control_socket import remove_leftover
 from grepunch.datapump import DataPump, PeerTraffic, refusal
@@ -31,7 +31,7 @@ from grepunch.io.engine.batches import GreBatches
 from grepunch.io.engine.loop import Engine
 from grepunch.io.rawgre import RawGre
 from grepunch.io.tun import Tun
-from grepunch.meetings import Meetings, Member
+from grepunch.meetings import Meetings, Member, ca_file_of, check_settings
 from grepunch.mirrors import Mirrors
 from grepunch.movement import Movement
 from grepunch.options import Action, EndpointOptions, Role
@@ -297,11 +297,14 @@ class Endpoint:
         return (self._fault if self._fault in done else done.pop()).result()
 
     def _make_meetings(self, rendezvous: Rendezvous) -> Meetings:
+        faults = check_settings(self._profile)
+        if faults:
+            raise ProfileInvalid(faults)
         return Meetings(
             rendezvous.urls,
             [Member(name, traffic.machine, self._secrets[name]) for name, traffic in self._peers.items()],
             own_public_key=self._keys.public_key,
-            ca_file=rendezvous.ca_file,
+            ca_file=ca_file_of(self._profile),
             entropy=entropy,
             now=now,
             on_change=lambda name: self._flush(self._peers[name]),

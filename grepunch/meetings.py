@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from grepunch.io.meeting import Connected, MeetingClient, MeetingEvent, Unreachable
+from grepunch.config import Fault, Profile
+from grepunch.io.meeting import Connected, MeetingClient, MeetingConfigError, MeetingEvent, Unreachable, tls_context
 from grepunch.peer import PeerMachine
 from grepunch.rendezvous.client import RendezvousClient
 from grepunch.rendezvous.events import (
@@ -40,6 +41,29 @@ EARLY_BLOBS = 64
 # anything else 20 us; 256 peers that all come back at once send 256 of them.
 BLOBS = (1000.0, 4096.0)  # a second, and at once
 INITIATION_COST = 16.0
+
+
+def check_settings(profile: Profile) -> tuple[Fault, ...]:
+    """What keeps the servers of a profile from ever being met, whatever the network does. Connects to nothing."""
+    if profile.rendezvous is None:
+        return ()
+    try:
+        for url in profile.rendezvous.urls:
+            tls_context(url, None)
+    except MeetingConfigError as error:
+        return (profile.source.fault(("rendezvous", "urls"), str(error)),)
+    try:
+        tls_context(profile.rendezvous.urls[0], ca_file_of(profile))
+    except MeetingConfigError as error:
+        return (profile.source.fault(("rendezvous", "ca_file"), str(error)),)
+    return ()
+
+
+def ca_file_of(profile: Profile) -> Path | None:
+    """The certificates to trust; as with secrets, a relative path starts at the profile's directory."""
+    ca_file = profile.rendezvous.ca_file if profile.rendezvous is not None else None
+    base = profile.source.path.parent if profile.source.path is not None else Path()
+    return base / ca_file if ca_file is not None else None
 
 
 @dataclass(slots=True)

@@ -239,8 +239,9 @@ def _run(profile: Profile, endpoint: EndpointOptions, options: _Common) -> Verdi
 
 def _check(profile: Profile) -> Verdict:
     from grepunch.interface import obstacle
+    from grepunch.meetings import check_settings
 
-    faults = check_keys(profile)
+    faults = check_keys(profile) + check_settings(profile)
     if faults:
         raise ProfileInvalid(faults)
     return obstacle() or Verdict(VerdictKind.UP)

@@ -104,7 +104,7 @@ class MeetingClient:
         self._machine = machine
         self._on_event = on_event
         self._clock = clock or now
-        self._tls = _tls_context(url, ca_file)
+        self._tls = tls_context(url, ca_file)
         self._connection: ClientConnection | None = None
         self._fault: str | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -322,7 +322,7 @@ def _describe_close(closed: ConnectionClosed) -> tuple[Unreachability, str]:
     return Unreachability.CLOSED_BY_SERVER, f"the server closed the connection: {sentence}"
 
 
-def _tls_context(url: str, ca_file: Path | None) -> ssl.SSLContext | None:
+def tls_context(url: str, ca_file: Path | None) -> ssl.SSLContext | None:
     """The TLS settings for ``url``, None without TLS; raises :class:`MeetingConfigError`."""
     try:
         parts = urlsplit(url)
