@@ -106,6 +106,8 @@ class OrdinaryStatus:
     allowed: tuple[str, ...]
     """What [legacy] allows: breakable in a day."""
     mppe: str
+    address: IPv4Interface | None = None
+    """Ours inside, with its network (serving)."""
     listening: tuple[str, ...] = ()
     connections: int = 0
     pool_size: int | None = None

@@ -132,7 +132,7 @@ def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 def _ordinary_line(ordinary: Answer) -> str:
     """What an endpoint's ordinary PPTP is, in one line; that it is breakable first of all."""
     parts = [f"ordinary PPTP, breakable: {', '.join(ordinary.get('allowed', []))}; mppe {ordinary.get('mppe')}"]
-    parts.append(str(ordinary.get("interface")))
+    parts.append(" ".join(filter(None, (ordinary.get("interface"), ordinary.get("address")))))
     if ordinary.get("listening"):
         parts.append(f"TCP {' '.join(ordinary['listening'])}")
     if "pool_size" in ordinary:

@@ -394,6 +394,7 @@ class OrdinaryServer:
             interface=self._interface.device.name,
             allowed=tuple(str(weakness) for weakness in self._profile.legacy.allow),
             mppe=str(self._profile.legacy.policy),
+            address=self._own,
             listening=tuple(str(listener) for listener in self._listen.tcp),
             connections=self._book.connections,
             pool_size=self._pool.size,
