@@ -1,4 +1,4 @@
-"""The plain packet loop: TUN to sealed GRE and back, one packet after the other, many per wake-up.
+"""The plain packet loop: TUN to sealed GRE or the relay and back, one packet after the other, many per wake-up.
 
 It is the readable reference of the data path. What it does not decide at a glance (a frame of PPP or control, a
 frame from another source, keys seen for the first time) goes to the peer machine. Everything dropped is counted by
@@ -16,8 +16,8 @@ from typing import Protocol
 
 from grepunch.io.engine.checksum import completed
 from grepunch.io.engine.checksum import find as find_checksum
-from grepunch.peer import OVERHEAD, PeerMachine
-from grepunch.ports import Form, GreFrame
+from grepunch.peer import OVERHEAD, Carrier, PeerMachine
+from grepunch.ports import RELAY, Form, GreFrame
 from grepunch.routing import AddressTable
 from pptp.datapath import SealedPair
 from pptp.errors import Drop, DropError, WireError
@@ -86,16 +86,19 @@ class DataPump:
         *,
         find_pair: Callable[[int], tuple[PeerTraffic, SealedPair] | None],
         clear_frame: Callable[[GreFrame], None],
+        relay: Callable[[PeerTraffic, bytes], bool],
         settled: Callable[[PeerTraffic], None],
         now: Callable[[], float],
     ) -> None:
-        """``find_pair`` gives peer and keys of a receiver index; ``clear_frame`` takes what is not sealed; ``settled``
-        is called for each peer whose machine may have something to send after a batch."""
+        """``find_pair`` gives peer and keys of a receiver index; ``clear_frame`` takes what is not sealed; ``relay``
+        has a frame relayed; ``settled`` is called for each peer whose machine may have something to send after a
+        batch."""
         self._gre = gre
         self._tun = tun
         self._addresses = addresses
         self._find_pair = find_pair
         self._clear_frame = clear_frame
+        self._relay = relay
         self._settled = settled
         self._now = now
         self.drops: Counter[Drop] = Counter()
@@ -123,13 +126,18 @@ class DataPump:
                 self.drops[Drop.NO_ROUTE] += 1
                 continue
             machine = traffic.machine
-            hole, pair = machine.hole, machine.sending_pair
-            if hole is None or pair is None or protocol not in machine.networks:
+            carrier, pair = machine.carrier, machine.sending_pair
+            if carrier is None or pair is None or protocol not in machine.networks:
                 traffic.drops[Drop.WRONG_PHASE] += 1
                 continue
             if traffic.tap is not None:
                 traffic.tap(protocol, packet, True)
-            if not self._gre.send_frame(hole[0], hole[1], pair.seal(protocol, packet)):
+            frame = pair.seal(protocol, packet)
+            if carrier is RELAY:
+                sent = self._relay(traffic, frame)
+            else:
+                sent = self._gre.send_frame(carrier[0], carrier[1], frame)
+            if not sent:
                 traffic.drops[Drop.QUEUE_FULL] += 1
                 continue
             size = len(packet)
@@ -143,8 +151,9 @@ class DataPump:
         if touched:
             now = self._now()
             for traffic in touched:
-                hole = traffic.machine.hole
-                traffic.machine.sent(now, traffic.largest + (OVERHEAD[hole[1]] if hole is not None else 0))
+                carrier = traffic.machine.carrier
+                if carrier is not None and carrier is not RELAY:
+                    traffic.machine.sent(now, traffic.largest + OVERHEAD[carrier[1]])
                 traffic.touched, traffic.largest = False, 0
                 self._settled(traffic)
 
@@ -168,13 +177,7 @@ class DataPump:
                 continue
             except DropError:
                 continue  # counted by the pair
-            if flags:
-                place = find_checksum(data)
-                if place is None:
-                    traffic.drops[Drop.MALFORMED] += 1
-                    continue
-                data = completed(data, place)  # this device has no offload: its packets are whole
-            if self._opened(frame, traffic, pair, protocol, data):
+            if self._opened((frame.source, frame.form), traffic, pair, protocol, data, flags):
                 traffic.heard = True
             if not traffic.touched:
                 traffic.touched = True
@@ -187,15 +190,44 @@ class DataPump:
                 traffic.touched = traffic.heard = False
                 self._settled(traffic)
 
-    def _opened(self, frame: GreFrame, traffic: PeerTraffic, pair: SealedPair, protocol: int, data: bytes) -> bool:
+    def relayed(self, traffic: PeerTraffic, frame: bytes) -> None:
+        """Open a frame that came over the relay, in the mailbox of this peer."""
+        if not traffic.machine.relay.takes:
+            traffic.drops[Drop.NOT_ALLOWED] += 1
+            return
+        try:
+            found = self._find_pair(receiver_index(frame)) if is_sealed(frame) else None
+            if found is None or found[0] is not traffic:  # a server that mixes mailboxes mixes no peers
+                self.drops[Drop.UNKNOWN_SESSION] += 1
+                return
+            protocol, data, flags = found[1].open(frame)
+        except WireError:
+            self.drops[Drop.MALFORMED] += 1
+            return
+        except DropError:
+            return  # counted by the pair
+        if self._opened(RELAY, traffic, found[1], protocol, data, flags):
+            traffic.machine.relay.heard(self._now())
+        else:
+            self._settled(traffic)
+
+    def _opened(
+        self, source: Carrier, traffic: PeerTraffic, pair: SealedPair, protocol: int, data: bytes, flags: int
+    ) -> bool:
         """Take what a frame held; True when it was data that came the ordinary way."""
         machine = traffic.machine
-        ordinary = (frame.source, frame.form) == machine.hole and machine.settled_on(pair)
+        ordinary = machine.settled_on(pair, source)
         if protocol not in (_IPV4, _IPV6):
-            machine.receive_opened(pair, protocol, bytes(data), (frame.source, frame.form), self._now())
+            machine.receive_opened(pair, protocol, bytes(data), source, self._now())
             return False
-        if not ordinary and not machine.receive_opened(pair, protocol, b"", (frame.source, frame.form), self._now()):
+        if not ordinary and not machine.receive_opened(pair, protocol, b"", source, self._now()):
             return False
+        if flags:
+            place = find_checksum(data)
+            if place is None:
+                traffic.drops[Drop.MALFORMED] += 1
+                return ordinary
+            data = completed(data, place)  # this device has no offload: its packets are whole
         cause = refusal(self._addresses, traffic, protocol, data)
         if cause is not None:
             traffic.drops[cause] += 1

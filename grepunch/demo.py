@@ -29,6 +29,7 @@ from grepunch.lab.node import LabError
 from grepunch.lab.requirements import LabUnavailable, Missing
 from grepunch.lab.topology import MEET_ADDRESSES, Lab
 from grepunch.options import Capture, DemoOptions
+from grepunch.ports import CarrierKind, RelayPolicy
 from grepunch.progress import Paint
 from grepunch.scenario import Scenario
 from grepunch.text import duration
@@ -41,6 +42,8 @@ PINGS = 20
 UP_TIMEOUT = 40.0
 # ours, because nothing brings two peers together that know only addresses: NATs that take strays need their timers
 UP_TIMEOUT_ALONE = 200.0
+DIRECT_WAIT = 10.0  # ours: a tunnel that has begun on the relay gets so long to move to GRE before it is tried
+RELAY_RATE = 1000.0  # Mbit/s; the demo measures the relay, not a quota
 UP_GRACE = 10.0  # seconds for the verdict itself, and for programs to start on a busy machine
 TRANSFER_TIMEOUT = 300.0
 LIVE_INTERVAL = 0.25  # seconds between two states of the live line of a terminal
@@ -52,9 +55,10 @@ OTHER_PAIR = "Choose other classes with --nat-a and --nat-b; G2S on both sides i
 class DemoResult:
     """What the demo saw; its fields are those of the JSON object. Times in seconds.
 
-    ``call_id`` is the one in the sealed packets between the NATs; there is none in GRE version 0. ``direction`` is
-    that in which GRE died, ``logs`` where the logs of a demo that failed are. ``mirrored``: it took a mirrored PPTP
-    handshake; ``conntrack`` then is what the NATs' tables hold of it, a row for each flow.
+    ``call_id`` is the one in the sealed packets between the NATs; there is none in GRE version 0. ``carrier`` is what
+    the tunnel was tried on, ``relay_reason`` why not on GRE. ``direction`` is that in which GRE died, ``logs`` where
+    the logs of a demo that failed are. ``mirrored``: it took a mirrored PPTP handshake; ``conntrack`` then is what the
+    NATs' tables hold of it, a row for each flow.
     """
 
     schema: int
@@ -64,6 +68,8 @@ class DemoResult:
     external_a: str
     external_b: str
     udp_punch: str
+    carrier: str = ""
+    relay_reason: str = ""
     form: str = ""
     call_id: int | None = None
     mirrored: bool | None = None
@@ -121,10 +127,11 @@ def show(
     skew: float,
     capture: list[Any] | None,
     json: bool,
+    relay: str,
 ) -> dict[str, Any]:
     """The demo itself, inside the sandbox; returns the result as JSON. The arguments are those of the options."""
     taken = None if capture is None else Capture(Path(capture[0]), capture[1])
-    options = DemoOptions(nat_a, nat_b, rendezvous, transfer_bytes, skew, taken, json)
+    options = DemoOptions(nat_a, nat_b, rendezvous, transfer_bytes, skew, taken, json, RelayPolicy(relay))
     try:
         with Lab(nat_a, nat_b) as lab:
             return _Demo(lab, options, _Talk(sys.stderr if json else sys.stdout)).run()
@@ -196,7 +203,12 @@ class _Demo:
         """All steps; the result as JSON."""
         self._introduce()
         self._punch_udp()
-        scenario = Scenario(self._lab, rendezvous=self._options.rendezvous)
+        scenario = Scenario(
+            self._lab,
+            rendezvous=self._options.rendezvous,
+            punch=f'relay = "{self._options.relay}"',
+            relay=RELAY_RATE if self._options.relay is not RelayPolicy.NEVER else None,
+        )
         try:
             self._bring_up(scenario)
             self._ping(scenario)
@@ -209,9 +221,11 @@ class _Demo:
         self._talk("")
         if result.result != VerdictKind.UP:
             return {**result.as_json(), "logs": str(keep_logs())}
+        relayed = result.carrier == CarrierKind.RELAY
+        by = f"UDP hole punching{' and GRE' if relayed else ''} failed" if result.udp_punch == "failed" else ""
         self._talk.good(
-            f"It worked: a tunnel over GRE, up in {result.seconds_to_up:.2f} s"
-            + (", where UDP hole punching failed." if result.udp_punch == "failed" else ".")
+            f"It worked: a tunnel over {'the relay' if relayed else 'GRE'}, up in {result.seconds_to_up:.2f} s"
+            + (f", where {by}." if by else ".")
         )
         return result.as_json()
 
@@ -255,12 +269,21 @@ class _Demo:
         scenario.start("b", "--wait", f"{timeout:.0f}s", *extra)
         up_a, up_b = scenario.up(timeout + UP_GRACE, say.waiting(scenario))
         seconds = scenario.seconds_to_up(up_a, up_b)
+        self._facts |= {"carrier": up_b["carrier"], "seconds_to_up": seconds}
+        if up_b["carrier"] == CarrierKind.RELAY:
+            say(f"  up after {seconds} s over the relay; waiting for a direct path ...")
+            try:
+                up_a, up_b = (scenario.wait_for(n, "path_changed", DIRECT_WAIT, carrier="direct") for n in "ab")
+            except LabError:
+                reason = self._facts["relay_reason"] = scenario.status("b")["peers"][0]["relay_reason"]
+                say(f"  no direct path, so the relay stays: {reason}")
+                return
+            self._facts["carrier"] = str(CarrierKind.DIRECT)
         say(f"  up after {seconds} s: GRE {up_b['form']} between {up_b['path']} and {up_a['path']}")
         self._facts |= {
             "form": up_b["form"],
             "external_a": up_b["path"],
             "external_b": up_a["path"],
-            "seconds_to_up": seconds,
         }
         if up_b["mirrored"]:
             self._show_call()

@@ -45,6 +45,7 @@ from grepunch.peer import (
     PeerEvent,
     PeerMachine,
     PeerState,
+    RelaySend,
     SessionEnded,
 )
 from grepunch.ports import GreFrame, GreSend
@@ -191,6 +192,7 @@ class Endpoint:
             last_known_address=peer.last_known_address,
             keepalive=profile.punch.keepalive,
             window=profile.punch.window,
+            relay=profile.punch.relay,
         )
         local = profile.interface.address
         context = PeerContext(
@@ -207,6 +209,9 @@ class Endpoint:
             ),
             clock=lambda: self._meetings.clock_of(peer.name) if self._meetings is not None else None,
             interfaces=self._interface.host_interfaces,
+            slot_taken=lambda address: any(
+                other.machine.occupies(address) for other in self._peers.values() if other.name != peer.name
+            ),
             entropy=entropy,
         )
         traffic = PeerTraffic(peer.name, PeerMachine(context, exchange))
@@ -253,6 +258,7 @@ class Endpoint:
                 self._addresses,
                 find_pair=self._find_pair,
                 clear_frame=desk.receive,
+                relay=self._relay,
                 settled=self._flush,
                 now=now,
             )
@@ -263,6 +269,7 @@ class Endpoint:
             refusal=partial(refusal, self._addresses),
             find_pair=self._find_pair,
             clear_frame=desk.receive,
+            relay=self._relay,
             settled=self._flush,
             now=now,
         )
@@ -308,6 +315,7 @@ class Endpoint:
             entropy=entropy,
             now=now,
             on_change=lambda name: self._flush(self._peers[name]),
+            on_relayed=lambda name, frame: self._pump.relayed(self._peers[name], frame),
             on_notice=lambda text, peer: self._reporter.report(Notice(text, Level.WARNING, peer)),
         )
 
@@ -364,6 +372,8 @@ class Endpoint:
         counters += [self._desk.drops, *(s.drops for s in (self._meetings.servers if self._meetings else ()))]
         for counter in counters:
             total.update({str(cause): count for cause, count in counter.items()})
+        if self._meetings is not None and self._meetings.frames_dropped:
+            total["relay_too_slow"] += self._meetings.frames_dropped
         return dict(total)
 
     def stop_reading(self) -> None:
@@ -380,6 +390,9 @@ class Endpoint:
             for traffic in self._destinations.peers_at(news.destination):
                 traffic.machine.receive_news(news, now())
                 self._flush(traffic)
+
+    def _relay(self, traffic: PeerTraffic, frame: bytes) -> bool:
+        return self._meetings is not None and self._meetings.relay(traffic.name, frame)
 
     def _answer(self, frame: GreFrame, ppp: bytes) -> None:
         self._gre.send(GreSend(frame.source, frame.form, ppp))
@@ -402,14 +415,17 @@ class Endpoint:
         """The one exit of a peer machine: send, tell, re-arm one timer."""
         machine = traffic.machine
         for item in machine.transmits():
-            if isinstance(item, MailboxSend):
-                if self._meetings is not None:
-                    self._meetings.send(traffic.name, item.blob)
-            elif isinstance(item, GreSend):
-                self._destinations.sent(item.destination, traffic)
-                self._gre.send(item)
-            else:
-                self._mirrors.act(traffic.name, machine, item)
+            match item:
+                case MailboxSend(blob=blob):
+                    if self._meetings is not None:
+                        self._meetings.send(traffic.name, blob)
+                case RelaySend(frame=frame):
+                    self._relay(traffic, frame)
+                case GreSend():
+                    self._destinations.sent(item.destination, traffic)
+                    self._gre.send(item)
+                case _:
+                    self._mirrors.act(traffic.name, machine, item)
         for event in machine.events():
             try:
                 self._take(traffic, event)

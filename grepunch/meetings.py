@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -23,9 +23,11 @@ from grepunch.rendezvous.events import (
     ClockSynced,
     DaysChanged,
     Disconnected,
+    FrameRelayed,
     KeyInUseTwice,
     PeerAbsent,
     PeerPresent,
+    RelayUsedUp,
     ServerFault,
     Welcomed,
 )
@@ -87,6 +89,8 @@ class Server:
         self.rtt = 0.0
         self.external: IPv4Address | None = None
         self.error = ""
+        self.relays = False
+        self.used_up: set[bytes] = set()  # mailboxes for which it relays no more
         self.client: MeetingClient | None = None
         self.mailboxes: dict[bytes, Member] = {}
         self.present: dict[str, dict[bytes, int]] = {}  # peer -> mailbox -> incarnation
@@ -130,14 +134,16 @@ class Meetings:
         entropy: Callable[[int], bytes],
         now: Callable[[], float],
         on_change: Callable[[str], None],
+        on_relayed: Callable[[str, bytes], None],
         on_notice: Callable[[str, str | None], None],
     ) -> None:
-        """``on_change`` gets the name of a peer whose machine was told something, ``on_notice`` a sentence and the
-        peer it is about."""
+        """``on_change`` gets the name of a peer whose machine was told something, ``on_relayed`` a peer's frame that
+        came over a relay, ``on_notice`` a sentence and the peer it is about."""
         self._members = {member.name: member for member in members}
         self._own_public_key = own_public_key
         self._now = now
         self._on_change = on_change
+        self._on_relayed = on_relayed
         self._on_notice = on_notice
         self.servers: list[Server] = []
         for url in urls:
@@ -173,6 +179,31 @@ class Meetings:
         found = [server.client.server_address for server in self.servers if server.client is not None]
         return [address for address in found if address is not None]
 
+    def relay(self, name: str, frame: bytes) -> bool:
+        """Have a sealed frame for a peer relayed; False where that is not possible now."""
+        for server, mailbox in self._relays_of(name):
+            return server.client is not None and server.client.relay(mailbox, frame)
+        return False
+
+    def relay_of(self, name: str) -> str:
+        """The URL of the server that relays for a peer; empty where none does."""
+        return next((server.url for server, _ in self._relays_of(name)), "")
+
+    @property
+    def frames_dropped(self) -> int:
+        """Relayed frames of ours that never left, because a connection was slower than they came."""
+        return sum(server.client.frames_dropped for server in self.servers if server.client is not None)
+
+    def _relays_of(self, name: str) -> Iterator[tuple[Server, bytes]]:
+        """Servers that relay for a peer, with the mailbox: first where it is met."""
+        met = self._members[name].server
+        for server in sorted(self.servers, key=lambda server: server is not met):
+            if server.usable and server.relays:
+                for mailbox in server.present.get(name, {}):
+                    if mailbox not in server.used_up:
+                        yield server, mailbox
+                        break
+
     def clock_of(self, name: str) -> Server | None:
         """The clock of the server where a peer is met."""
         server = self._members[name].server
@@ -202,8 +233,9 @@ class Meetings:
         match event:
             case Connected():
                 server.error = ""
-            case Welcomed(server_instance=instance, observed=observed):
-                server.connected, server.external = True, observed
+            case Welcomed(server_instance=instance, observed=observed, relay=rate):
+                server.connected, server.external, server.relays = True, observed, rate > 0
+                server.used_up.clear()
                 server.instance = instance[:INSTANCE_SIZE]  # enough to tell two runs of a server apart
             case DaysChanged(days=days):
                 self._join(server, days)
@@ -227,6 +259,13 @@ class Meetings:
                     self._deliver(server.mailboxes[mailbox], payload)
                 elif len(server.early) < EARLY_BLOBS:
                     server.early.append((server.mailboxes[mailbox], payload))
+            case FrameRelayed(mailbox=mailbox, frame=frame) if mailbox in server.mailboxes:
+                self._on_relayed(server.mailboxes[mailbox].name, frame)
+            case RelayUsedUp(mailbox=mailbox) if mailbox in server.mailboxes:
+                server.used_up.add(mailbox)
+                name = server.mailboxes[mailbox].name
+                self._on_notice(f"{server.url} relays no more for this pair today", name)
+                self._choose(name)
             case KeyInUseTwice(mailbox=mailbox) if mailbox in server.mailboxes:
                 self._on_notice(
                     "this key is in use twice: another program meets this peer with it",
@@ -283,11 +322,13 @@ class Meetings:
         """Tell the peer's machine where it is met now, when that has changed or the other side came anew."""
         member = self._members[name]
         best = next((server for server in self.servers if server.usable and name in server.present), None)
-        if best is member.server and not renewed:
-            return
+        changed = best is not member.server or renewed
         member.server = best
-        if best is None:
+        if not changed:
+            pass
+        elif best is None:
             member.machine.mailbox_down(self._now())
         else:
             member.machine.mailbox_up(frozenset(best.present[name].items()), self._now())
+        member.machine.relay_offered(bool(self.relay_of(name)), self._now())
         self._on_change(name)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from grepunch.ports import RelayPolicy
+
 DEFAULT_WAIT = 90.0  # seconds; two windows of 30 s and the 35 s of silence between them
 DEFAULT_TRANSFER = 50_000_000  # bytes each way; a second or two at the speed of a tunnel in user space
 
@@ -54,7 +56,8 @@ class EndpointOptions:
 class DemoOptions:
     """What the demo shows: two NAT classes by id, with or without a rendezvous, and how it prints.
 
-    ``skew`` is how many seconds later than the first peer the second one starts.
+    ``skew`` is how many seconds later than the first peer the second one starts. ``relay`` stands in both profiles;
+    the rendezvous relays unless it is ``never``.
     """
 
     nat_a: str = "G2S"
@@ -64,3 +67,4 @@ class DemoOptions:
     skew: float = 0.0
     capture: Capture | None = None
     json: bool = False
+    relay: RelayPolicy = RelayPolicy.ASK

@@ -6,8 +6,9 @@ Pure; the endpoint asks when its patience is over.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from grepunch.peer import PunchFailed
 from grepunch.punch.plan import BUDGET_HOURLY_PACKETS
 from grepunch.punch.report import Direction, Fate, Finding, FormSummary, diagnose
 from grepunch.verdict import Verdict, VerdictKind
@@ -20,6 +21,18 @@ _PLACE = {
     Fate.PASSED: "passed",
     Fate.NOT_TRIED: "were not sent",
 }
+
+# what to say where the relay would help and only the user's word is missing; a program without a terminal has nobody to
+# ask, so the answer stands in the profile or on the command line
+ASK_FOR_RELAY = (
+    "the rendezvous offers to relay this link: it would see sealed packets only. To allow it, say "
+    '`relay = "auto"` under [punch] on both sides, or start with `--set punch.relay=auto`'
+)
+
+_SAME_NAT = "both peers are behind the same NAT and share no LAN: GRE cannot turn around inside it"
+_SLOT_TAKEN = (
+    "another host behind the same NAT has a GRE session with this peer, and GRE has no ports to tell them apart"
+)
 
 _SIDES = {
     "here": "GRE is dropped on this side, in both directions: ours is never seen outside, the peer's does not come in",
@@ -44,12 +57,15 @@ class Attempt:
     heard: bool = False
     authentication_failed: str = ""
     same_nat: bool = False
+    slot_taken: bool = False
     path: bool = False
     ours: tuple[FormSummary, ...] = ()
     theirs: tuple[FormSummary, ...] = ()
     withheld: int = 0  # packets that the budget kept back in the last window
     link_error: str = ""
     next_round_in: float | None = None  # seconds; None while punching or with nothing planned
+    relay: str = ""  # why it is not used; empty where it is, or was never asked for
+    relay_wants_asking: bool = False
 
 
 def explain(attempt: Attempt) -> Verdict:
@@ -67,14 +83,26 @@ def explain(attempt: Attempt) -> Verdict:
         )
         return Verdict(VerdictKind.PEER_ABSENT, f"{attempt.peer} {where} within {waited}")
     if attempt.path:
-        return Verdict(VerdictKind.NOT_AGREED, f"GRE passes, but PPP did not come up within {waited}")
-    if attempt.same_nat:
-        return Verdict(
-            VerdictKind.NAT_BLOCKED,
-            "both peers are behind the same NAT and share no LAN: GRE cannot turn around inside it",
-            facts={"direction": "both", "same_nat": True},
-        )
-    return _blocked(attempt)
+        return Verdict(VerdictKind.NOT_AGREED, f"packets pass, but PPP did not come up within {waited}")
+    if attempt.slot_taken:
+        blocked = Verdict(VerdictKind.SAME_SLOT_TAKEN, f"{attempt.peer} says: {_SLOT_TAKEN}")
+    elif attempt.same_nat:
+        blocked = Verdict(VerdictKind.NAT_BLOCKED, _SAME_NAT, facts={"direction": "both", "same_nat": True})
+    else:
+        blocked = _blocked(attempt)
+    return _with_relay(blocked, attempt)
+
+
+def _with_relay(verdict: Verdict, attempt: Attempt) -> Verdict:
+    """Say why the relay was no help either, and how it could be."""
+    blocked = verdict.kind in (VerdictKind.NAT_BLOCKED, VerdictKind.SAME_SLOT_TAKEN)
+    if not (blocked and attempt.relay and attempt.uses_rendezvous):
+        return verdict
+    advice = verdict.advice
+    if attempt.relay_wants_asking:
+        advice = f"{ASK_FOR_RELAY[0].upper()}{ASK_FOR_RELAY[1:]}."
+    detail = f"{verdict.detail}\nnor does the relay help: {attempt.relay}"
+    return replace(verdict, detail=detail, advice=advice, facts={**verdict.facts, "relay": attempt.relay})
 
 
 def _blocked(attempt: Attempt) -> Verdict:
@@ -121,6 +149,16 @@ def dead_direction(findings: Sequence[Finding]) -> str:
     """``outward``, ``inward`` or ``both``: where no form passed."""
     dead = [way for way in Direction if not any(f.fate is Fate.PASSED for f in findings if f.direction is way)]
     return dead[0].value if len(dead) == 1 else "both"
+
+
+def why_failed(window: PunchFailed) -> str:
+    """Why a window of punching brought no path, in a line."""
+    if window.slot_taken:
+        return _SLOT_TAKEN
+    if window.same_nat:
+        return _SAME_NAT
+    sentences = [*describe(diagnose(window.ours, window.theirs)), *rationed(window.ours, window.withheld)]
+    return "; ".join(sentences) or "the window went by without a word"
 
 
 def describe(findings: Sequence[Finding]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from ipaddress import IPv4Address
 
 
@@ -12,6 +12,30 @@ class Form(StrEnum):
 
     V1 = "v1-0/0"  # enhanced GRE (RFC 2637 section 4.1), Call ID 0 in both directions
     V0 = "v0"  # plain GRE (RFC 2784) with protocol type 0x880B
+
+
+class CarrierKind(StrEnum):
+    """What carries a link, in a word."""
+
+    DIRECT = "direct"  # GRE between the two peers
+    RELAY = "relay"  # through the rendezvous
+
+
+class Way(Enum):
+    """Where a frame goes that goes to no address."""
+
+    RELAY = "relay"
+
+
+RELAY = Way.RELAY
+
+
+class RelayPolicy(StrEnum):
+    """Whether frames may go through the rendezvous where GRE does not pass. Both sides have to agree to it."""
+
+    NEVER = "never"
+    ASK = "ask"  # not before the user has said so; says where it would help
+    AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from typing import Protocol, TextIO
 
 from grepunch import jsonvalue
-from grepunch.ports import Form
+from grepunch.ports import CarrierKind, Form
 from grepunch.status import Stage
 from grepunch.text import duration, printable
 from grepunch.verdict import SCHEMA, Verdict, VerdictKind
@@ -62,11 +62,14 @@ class PunchProgress:
 
 @dataclass(frozen=True, slots=True)
 class PeerUp:
-    """The tunnel to a peer carries packets; ``elapsed`` seconds after both were present."""
+    """The tunnel to a peer carries packets; ``elapsed`` seconds after both were present.
+
+    Over the relay there is neither ``path`` nor ``form``, and ``reason`` says why it is not direct.
+    """
 
     peer: str
-    path: IPv4Address
-    form: Form
+    path: IPv4Address | None
+    form: Form | None
     elapsed: float
     mtu: int
     address: IPv4Address | None = None
@@ -78,6 +81,19 @@ class PeerUp:
     """Over a network that both are connected to."""
     mirrored: bool = False
     """Through NATs that have seen a PPTP call made for it."""
+    carrier: CarrierKind = CarrierKind.DIRECT
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PathChanged:
+    """A tunnel that is up takes another way: GRE to ``path`` in ``form``, or the relay, for the ``reason`` given."""
+
+    peer: str
+    carrier: CarrierKind
+    path: IPv4Address | None = None
+    form: Form | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +156,7 @@ class Planned:
     text: str
 
 
-Event = StateChanged | PunchProgress | PeerUp | PeerDown | SessionUp | SessionDown | Notice | Planned
+Event = StateChanged | PunchProgress | PeerUp | PathChanged | PeerDown | SessionUp | SessionDown | Notice | Planned
 
 
 class Reporter(Protocol):
@@ -279,6 +295,8 @@ def describe(event: Event) -> str:
             text = _of(peer) + stage + (f": {detail}" if detail else "")
         case PeerUp():
             text = _describe_up(event)
+        case PathChanged(peer, carrier, path, form, reason):
+            text = f"{peer}: now over {_describe_way(carrier, path, form)}" + (f": {reason}" if reason else "")
         case PeerDown(peer, cause, detail):
             text = f"{peer}: down: {cause}" + (f": {detail}" if detail else "")
         case SessionUp():
@@ -295,7 +313,10 @@ def describe(event: Event) -> str:
 
 
 def _describe_up(up: PeerUp) -> str:
-    parts = [f"{up.peer}: up after {duration(up.elapsed)}: {up.path} over GRE {up.form}, mtu {up.mtu}"]
+    way = _describe_way(up.carrier, up.path, up.form)
+    parts = [f"{up.peer}: up after {duration(up.elapsed)}: {way}, mtu {up.mtu}"]
+    if up.reason is not None:
+        parts.append(up.reason)
     if up.mirrored:
         parts.append("by a mirrored PPTP handshake")
     if up.rtt is not None:
@@ -318,6 +339,10 @@ def _describe_end(down: SessionDown) -> str:
     text += f": {down.detail}" if down.detail else ""
     text += f", after {duration(down.duration)}" if down.duration is not None else ""
     return text + (f" (a Windows client shows error {down.windows_error})" if down.windows_error else "")
+
+
+def _describe_way(carrier: CarrierKind, path: IPv4Address | None, form: Form | None) -> str:
+    return "the relay" if carrier is CarrierKind.RELAY else f"{path} over GRE {form}"
 
 
 def describe_punch(event: PunchProgress) -> str:

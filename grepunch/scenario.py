@@ -85,14 +85,15 @@ class Scenario:
     """Two peers in a lab with both sides (or two hosts on side a, for one NAT).
 
     ``rendezvous`` False: each profile names the other's external address instead. ``punch`` are extra lines of the
-    [punch] section.
+    [punch] section. ``relay`` is what the rendezvous relays for each side, in Mbit/s.
     """
 
-    def __init__(self, lab: Lab, *, rendezvous: bool = True, punch: str = "") -> None:
+    def __init__(self, lab: Lab, *, rendezvous: bool = True, punch: str = "", relay: float | None = None) -> None:
         self.lab = lab
         self.directory = lab.directory
         self.rendezvous = rendezvous
         self._punch = punch
+        self._relay = relay
         self.meeting: Program | None = None
         one_nat = "b" not in lab.sides
         self.peers: dict[str, Peer] = {}
@@ -161,6 +162,7 @@ class Scenario:
                 *(sys.executable, "-m", "grepunch", "rendezvous"),
                 *("--listen", f"{MEET_ADDRESSES[0]}:{MEET_PORT}"),
                 *("--cert", str(directory / "meet.crt"), "--key", str(directory / "meet.key")),
+                *(("--relay", "--relay-rate", f"{self._relay:g}") if self._relay is not None else ()),
             ],
             label="rendezvous",
         )
@@ -218,6 +220,12 @@ class Scenario:
     def events(self, name: str) -> Iterator[dict[str, Any]]:
         """All events of a peer's endpoint so far."""
         yield from self.peers[name].events()
+
+    def status(self, name: str) -> dict[str, Any]:
+        """What `status --json` says of a peer's endpoint."""
+        answer = self.command(name, "status", self.peers[name].profile.stem, "--json")
+        found: dict[str, Any] = json.loads(answer)["endpoints"][0]
+        return found
 
     def wait_for(self, name: str, event: str, timeout: float, *, count: int = 1, **fields: Any) -> dict[str, Any]:
         """Wait for the ``count``-th event of this name with these fields; raises :class:`LabError` with the logs."""

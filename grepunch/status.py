@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Interface
 
 from grepunch.jsonvalue import record
 from grepunch.options import Role
-from grepunch.ports import Form
+from grepunch.ports import CarrierKind, Form
 from grepunch.verdict import SCHEMA
 
 
@@ -50,6 +50,10 @@ class PeerStatus:
     path: IPv4Address | None = None
     """Its external address, once proven."""
     form: Form | None = None
+    carrier: CarrierKind | None = None
+    """What data takes: GRE to ``path`` in ``form``, or the relay."""
+    relay_reason: str | None = None
+    """Over the relay: why not directly."""
     mtu: int | None = None
     rtt: float | None = None
     loss: float | None = None

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from grepunch.datapump import PeerTraffic
-from grepunch.outcome import Attempt, describe, rationed
+from grepunch.outcome import ASK_FOR_RELAY, Attempt, why_failed
 from grepunch.peer import (
+    CarrierChanged,
     HandshakeFailed,
     InnerMtu,
     PathUp,
@@ -21,9 +22,10 @@ from grepunch.peer import (
     SessionEnded,
     StateChanged,
 )
-from grepunch.progress import Event, FormCount, Level, Notice, PeerDown, PeerUp, PunchProgress
+from grepunch.ports import RELAY, CarrierKind, RelayPolicy
+from grepunch.progress import Event, FormCount, Level, Notice, PathChanged, PeerDown, PeerUp, PunchProgress
 from grepunch.progress import StateChanged as StageChanged
-from grepunch.punch.report import FormSummary, diagnose
+from grepunch.punch.report import FormSummary
 from grepunch.status import LastError, PeerStatus, Stage
 from pptp.errors import TerminationCause
 from pptp.ppp.ipcp import Ipv4Up
@@ -58,9 +60,13 @@ class Story:
         self.stage = Stage.WAITING
         self.since = now
         self._path: PathUp | None = None
+        self._relayed_since: float | None = None
+        self._why_relayed = ""
+        self._advised = False
         self._mtu: int | None = None
         self._address: Ipv4Up | None = None
         self._met = self._keys = self._heard = False
+        self._met_at: float | None = None
         self._punching_since: float | None = None
         self._next_round_at: float | None = None
         self._punch: PunchFailed | None = None
@@ -81,10 +87,12 @@ class Story:
                 return self._stage_changed(state, detail, now)
             case PathUp():
                 self._path, self._heard = event, True
-                return self._maybe_up(own_external)
+                return self._maybe_up(now, own_external)
+            case CarrierChanged():
+                return self._carrier_changed(event, now, own_external)
             case Ipv4Up():
                 self._address = event
-                return self._maybe_up(own_external)
+                return self._maybe_up(now, own_external)
             case InnerMtu(octets=octets):
                 self._mtu = octets
             case PunchFailed():
@@ -98,7 +106,7 @@ class Story:
             case SessionEnded(cause=cause):
                 was_up, self._up_told = self._up_told, False
                 refused = cause.cause is TerminationCause.PEER_REQUEST and not was_up and self._path is not None
-                self._path = self._address = None
+                self._path = self._address = self._relayed_since = None
                 if cause.cause not in _QUIET_ENDS or refused:
                     self._failed(cause.detail or str(cause.cause), now)
                 if cause.cause is TerminationCause.NOT_AGREED or refused:
@@ -134,6 +142,7 @@ class Story:
         """What is known after ``waited`` seconds, for a verdict."""
         punch = self._punch
         counts = punch.ours if punch is not None else self._traffic.machine.punch_counts
+        relay = self._traffic.machine.relay
         return Attempt(
             waited=waited,
             peer=self.name,
@@ -144,12 +153,15 @@ class Story:
             heard=self._heard or any(c.heard for c in counts),
             authentication_failed=self._authentication_failed,
             same_nat=punch is not None and punch.same_nat,
-            path=self._path is not None,
+            slot_taken=punch is not None and punch.slot_taken,
+            path=self._path is not None or self._relayed_since is not None,
             ours=counts,
             theirs=punch.theirs if punch is not None else (),
             withheld=punch.withheld if punch is not None else 0,
             link_error=self._link_error,
             next_round_in=self._resting(now),
+            relay=relay.obstacle if relay.takes or self._wants_asking else "",
+            relay_wants_asking=self._wants_asking,
         )
 
     def status(self, now: float) -> PeerStatus:
@@ -159,7 +171,8 @@ class Story:
         for counter in (traffic.drops, machine.drops, machine.pair_drops):
             for cause, count in counter.items():
                 drops[str(cause)] = drops.get(str(cause), 0) + count
-        hole, error, pair = machine.hole, self._last_error, machine.sending_pair
+        hole, error, pair, carrier = machine.hole, self._last_error, machine.sending_pair, machine.carrier
+        relayed = carrier is RELAY
         return PeerStatus(
             name=self.name,
             stage=Stage.SILENT if self.stage is Stage.PUNCHING and self._resting(now) else self.stage,
@@ -167,9 +180,11 @@ class Story:
             address=self._address.remote if self._address is not None else None,
             path=hole[0] if hole is not None else None,
             form=hole[1] if hole is not None else None,
-            mtu=self._mtu if hole is not None else None,
-            rtt=machine.path.rtt,
-            loss=pair.loss if pair is not None and hole is not None else None,
+            carrier=None if carrier is None else CarrierKind.RELAY if relayed else CarrierKind.DIRECT,
+            relay_reason=self._why_relayed if relayed else None,
+            mtu=self._mtu if carrier is not None else None,
+            rtt=machine.relay.rtt if relayed else machine.path.rtt,
+            loss=pair.loss if pair is not None and carrier is not None else None,
             rx_bytes=traffic.rx_bytes,
             tx_bytes=traffic.tx_bytes,
             rx_packets=traffic.rx_packets,
@@ -188,7 +203,7 @@ class Story:
     def _stage_changed(self, state: PeerState, detail: str, now: float) -> list[Event]:
         stage = _STAGES[state]
         if state is PeerState.HANDSHAKE:
-            self._met = True
+            self._met, self._met_at = True, now
         if state in (PeerState.PUNCHING, PeerState.NEGOTIATING):
             self._met = True
             if self._traffic.machine.sending_pair is not None:
@@ -202,11 +217,43 @@ class Story:
         self.stage, self.since = stage, now
         return [StageChanged(stage, self.name, detail)]
 
-    def _maybe_up(self, own_external: IPv4Address | None) -> list[Event]:
-        if self._path is None or self._address is None or self._up_told:
+    def _carrier_changed(self, event: CarrierChanged, now: float, own_external: IPv4Address | None) -> list[Event]:
+        """Data takes another way; worth telling where the tunnel is up."""
+        direct = event.address is not None
+        if direct:
+            self._relayed_since = None
+        elif self._relayed_since is None:
+            self._relayed_since = now
+            lost = self._last_error.text if self._path is not None and self._last_error is not None else ""
+            self._why_relayed = lost or "no direct path yet"
+        if not self._up_told:
+            return self._maybe_up(now, own_external)
+        if direct:
+            return [PathChanged(self.name, CarrierKind.DIRECT, event.address, event.form)]
+        return [PathChanged(self.name, CarrierKind.RELAY, reason=self._why_relayed)]
+
+    def _maybe_up(self, now: float, own_external: IPv4Address | None) -> list[Event]:
+        path, address = self._path, self._address
+        relayed = self._traffic.machine.carrier is RELAY
+        if (path is None and not relayed) or address is None or self._up_told:
             return []
         self._up_told = True
-        path, address = self._path, self._address
+        if path is None or relayed:
+            return [
+                PeerUp(
+                    peer=self.name,
+                    path=None,
+                    form=None,
+                    elapsed=now - (self._met_at if self._met_at is not None else now),
+                    mtu=self._mtu or 0,
+                    address=address.remote,
+                    own_address=address.local,
+                    rtt=self._traffic.machine.relay.rtt,
+                    own_external=own_external,
+                    carrier=CarrierKind.RELAY,
+                    reason=self._why_relayed,
+                )
+            ]
         return [
             PeerUp(
                 peer=self.name,
@@ -226,10 +273,22 @@ class Story:
     def _punch_failed(self, event: PunchFailed, now: float) -> list[Event]:
         self._punch = event
         self._next_round_at = now + event.next_in if event.next_in is not None else None
-        sentences = [*describe(diagnose(event.ours, event.theirs)), *rationed(event.ours, event.withheld)]
-        text = "; ".join(sentences) or "the window went by without a word"
+        text = why_failed(event)
         self._failed(text, now)
-        return [Notice(f"no path in this window: {text}", Level.WARNING, self.name)]
+        if self._relayed_since is not None:
+            told, self._why_relayed = self._why_relayed == text, text
+            return [] if told else [Notice(f"no direct path, so the relay stays: {text}", Level.INFO, self.name)]
+        told_now: list[Event] = [Notice(f"no path in this window: {text}", Level.WARNING, self.name)]
+        if self._wants_asking and not self._advised:
+            self._advised = True
+            told_now.append(Notice(ASK_FOR_RELAY, Level.WARNING, self.name))
+        return told_now
+
+    @property
+    def _wants_asking(self) -> bool:
+        """Whether the relay would help, and this profile wants its user to be asked."""
+        relay = self._traffic.machine.relay
+        return relay.policy is RelayPolicy.ASK and relay.offered
 
     def _failed(self, text: str, now: float) -> None:
         self._last_error = _Failure(self.stage, text, now)

@@ -19,7 +19,14 @@ from ipaddress import IPv4Address, IPv4Interface
 from typing import Protocol
 
 from grepunch.ports import Form, GreSend, PathNews
-from grepunch.punch.candidate import MAX_LAN, Candidate, CandidateKind, own_candidates, select_targets
+from grepunch.punch.candidate import (
+    MAX_LAN,
+    Candidate,
+    CandidateKind,
+    Selection,
+    own_candidates,
+    select_targets,
+)
 from grepunch.punch.plan import NOMINATION_WAIT, Budget, Proven, Schedule, acceptable_start, nominate, propose_start
 from grepunch.punch.probe import ATTEMPT_ID_SIZE
 from grepunch.punch.puncher import OpenEvidence, OwnSideOpen, Puncher, WindowEnded
@@ -32,6 +39,7 @@ from grepunch.signalling.messages import (
     Report,
     ReportRow,
     SignallingMessage,
+    SlotTaken,
 )
 from pptp.machine import earliest
 from pptp.timers import Timers
@@ -83,8 +91,9 @@ class PathProven:
 class RoundFailed:
     """Event: a window went by and nothing was proven. ``theirs`` is empty where the peer's report did not come.
 
-    ``same_nat``: both sides share an external address and no LAN, so no punch can work. ``withheld`` packets of ours
-    were due and not sent, for the budget.
+    ``same_nat``: both sides share an external address and no LAN, so no punch can work. ``slot_taken``: nor can one
+    where another host behind the dialler's NAT has a GRE session with the same peer, for GRE has no ports.
+    ``withheld`` packets of ours were due and not sent, for the budget.
     """
 
     ours: tuple[FormSummary, ...]
@@ -92,6 +101,7 @@ class RoundFailed:
     same_nat: bool
     next_round_in: float
     withheld: int = 0
+    slot_taken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +112,12 @@ class RoundStarts:
     external: IPv4Address
 
 
-TraversalEvent = PathProven | RoundFailed | RoundStarts
+@dataclass(frozen=True, slots=True)
+class PeerBegan:
+    """Event: the peer has begun a round, for the path it had is not good to it any more."""
+
+
+TraversalEvent = PathProven | RoundFailed | RoundStarts | PeerBegan
 
 
 class _Timer(Enum):
@@ -118,6 +133,7 @@ class _Round:
 
     number: int
     mine: Candidates
+    interfaces: tuple[IPv4Interface, ...]
     theirs: Candidates | None = None
     proposed: Plan | None = None
     puncher: Puncher | None = None
@@ -144,9 +160,11 @@ class Traversal:
         budget: Budget,
         clock: Callable[[], MeetingClock | None],
         interfaces: Callable[[], Sequence[IPv4Interface]],
+        slot_taken: Callable[[IPv4Address], bool],
         entropy: Callable[[int], bytes],
     ) -> None:
-        """``proposes``: ours is the lower public key. ``clock`` gives the clock of the rendezvous in use."""
+        """``proposes``: ours is the lower public key. ``clock`` gives the clock of the rendezvous in use,
+        ``slot_taken`` whether another peer of ours has the GRE session with an address, or is about to."""
         self._proposes = proposes
         self._outgoing_key = outgoing_key
         self._incoming_key = incoming_key
@@ -155,6 +173,7 @@ class Traversal:
         self._budget = budget
         self._clock = clock
         self._interfaces = interfaces
+        self._slot_taken = slot_taken
         self._entropy = entropy
         self._round: _Round | None = None
         self._peer_rounds: deque[float] = deque(maxlen=PEER_ROUNDS)  # when the peer began its latest rounds
@@ -248,6 +267,8 @@ class Traversal:
                 self._answer_plan(message, now)
             case PlanReply() if current is not None and message.round == current.number and self._proposes:
                 self._plan_answered(message, now)
+            case SlotTaken() if current is not None and message.round == current.number and not current.proven:
+                self._give_up(now, slot_taken=True)
             case Open() if current is not None and message.round == current.number:
                 current.peer_open = True
                 if current.puncher is not None:
@@ -267,6 +288,11 @@ class Traversal:
         authentic = self._round.puncher.receive_probe(source, form, body, ttl, now)
         self._drain_puncher(now)
         return authentic
+
+    def claims(self, address: IPv4Address) -> bool:
+        """Whether the current round is about to prove this address."""
+        theirs = self._round.theirs if self._round is not None and not self._round.settled else None
+        return theirs is not None and theirs.external == address
 
     def aims_at(self, address: IPv4Address) -> bool:
         """Whether the current round probes this address."""
@@ -293,7 +319,7 @@ class Traversal:
             forms=frozenset(self._forms),
             local=tuple((i.ip, i.network.prefixlen) for i in interfaces if i.ip in lan),
         )
-        self._round = _Round(number, mine)
+        self._round = _Round(number, mine, interfaces)
         self._messages.append(mine)
 
     def _candidates(self, theirs: Candidates, now: float) -> None:
@@ -301,12 +327,18 @@ class Traversal:
         if current is None or theirs.round > current.number:
             if not self._may_begin(theirs.round, now):
                 return
+            if current is not None and current.settled:
+                self._events.append(PeerBegan())
             self._open_round(theirs.round, now)
             current = self._round
         if current is None or theirs.round < current.number or current.theirs is not None:
             return
         current.theirs = theirs
-        if self._proposes:
+        selection = self._select(current.interfaces, theirs)
+        if any(t.kind is not CandidateKind.LAN and self._slot_taken(t.address) for t in selection.targets):
+            self._messages.append(SlotTaken(current.number))
+            self._give_up(now, slot_taken=True)
+        elif self._proposes:
             self._propose(now)
 
     def _may_begin(self, number: int, now: float) -> bool:
@@ -356,16 +388,11 @@ class Traversal:
         if current is None or current.theirs is None or clock is None:
             return
         theirs = current.theirs
-        peer = [Candidate(address, CandidateKind.LAN) for address, _ in theirs.local]
-        if theirs.external != UNSEEN:
-            peer.insert(0, Candidate(theirs.external, CandidateKind.EXTERNAL))
-        selection = select_targets(tuple(self._interfaces()), clock.external, peer)
+        selection = self._select(current.interfaces, theirs)
         current.targets = selection.targets
         forms = tuple(form for form in self._forms if form in theirs.forms)
         if not selection.targets or not forms:
-            self._timers.arm(_Timer.NEXT_ROUND, now + Schedule.with_rendezvous(0.0).silence)
-            self._events.append(RoundFailed((), (), selection.same_nat, Schedule.with_rendezvous(0.0).silence))
-            current.settled = True
+            self._give_up(now, same_nat=selection.same_nat)
             return
         current.puncher = Puncher(
             attempt_id=self._entropy(ATTEMPT_ID_SIZE),
@@ -385,6 +412,21 @@ class Traversal:
             self._events.append(RoundStarts(start, theirs.external))
         current.puncher.start(start, now)
         self._drain_puncher(now)
+
+    def _select(self, interfaces: Sequence[IPv4Interface], theirs: Candidates) -> Selection:
+        """Which of the peer's addresses are worth probing."""
+        clock = self._clock()
+        peer = [Candidate(address, CandidateKind.LAN) for address, _ in theirs.local]
+        if theirs.external != UNSEEN:
+            peer.insert(0, Candidate(theirs.external, CandidateKind.EXTERNAL))
+        return select_targets(interfaces, clock.external if clock is not None else None, peer)
+
+    def _give_up(self, now: float, *, same_nat: bool = False, slot_taken: bool = False) -> None:
+        """This round cannot work; the next one tries again, for things may change."""
+        self.stop(now)
+        silence = Schedule.with_rendezvous(0.0).silence
+        self._timers.arm(_Timer.NEXT_ROUND, now + silence)
+        self._events.append(RoundFailed((), (), same_nat, silence, slot_taken=slot_taken))
 
     def _drain_puncher(self, now: float) -> None:
         current = self._round

@@ -9,6 +9,7 @@ import click
 
 from grepunch.cli.common import json_option, to_capture, to_duration
 from grepunch.options import DEFAULT_TRANSFER, Capture, DemoOptions
+from grepunch.ports import RelayPolicy
 from grepunch.progress import Color, make_reporter
 from grepunch.verdict import Verdict
 
@@ -16,6 +17,7 @@ EXAMPLES = """\b
 Examples:
   grepunch-pptp demo
   grepunch-pptp demo --nat-a G2 --nat-b G7V0 --pcap demo.pcap
+  grepunch-pptp demo --nat-a G4 --relay auto
   grepunch-pptp demo --no-rendezvous --json
 """
 
@@ -36,6 +38,13 @@ def to_nat(value: str) -> str:
 @click.option("--nat-b", type=to_nat, default="G2S", show_default=True, metavar="CLASS", help="The second peer's NAT.")
 @click.option("--rendezvous/--no-rendezvous", default=True, show_default=True, help="Meet at a rendezvous, or not.")
 @click.option(
+    "--relay",
+    type=click.Choice([str(policy) for policy in RelayPolicy]),
+    default=str(RelayPolicy.ASK),
+    show_default=True,
+    help="What both profiles say of the relay.",
+)
+@click.option(
     "--transfer-bytes", type=click.IntRange(min=0), default=DEFAULT_TRANSFER, metavar="N", help="To measure speed with."
 )
 @click.option("--skew", type=to_duration, default=0.0, metavar="TIME", help="How much later the second peer starts.")
@@ -51,6 +60,7 @@ def demo(
     nat_a: str,
     nat_b: str,
     rendezvous: bool,
+    relay: str,
     transfer_bytes: int,
     skew: float,
     capture: Capture | None,
@@ -63,7 +73,7 @@ def demo(
     """
     from grepunch.demo import run_demo
 
-    options = DemoOptions(nat_a, nat_b, rendezvous, transfer_bytes, skew, capture, as_json)
+    options = DemoOptions(nat_a, nat_b, rendezvous, transfer_bytes, skew, capture, as_json, RelayPolicy(relay))
     verdict = run_demo(options)  # prints its results itself, the JSON object included
     if not as_json and not verdict.ok:
         reporter = make_reporter(

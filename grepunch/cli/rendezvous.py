@@ -45,9 +45,23 @@ def to_listen(value: str) -> tuple[str, int]:
 )
 @click.option("--cert", type=click.Path(path_type=Path), metavar="FILE", help="TLS certificate and its chain, PEM.")
 @click.option("--key", type=click.Path(path_type=Path), metavar="FILE", help="Its private key, unless in --cert.")
+@click.option("--relay", is_flag=True, help="Relay sealed frames of peers that GRE cannot join.")
+@click.option(
+    "--relay-rate",
+    type=click.FloatRange(0.1, 10_000),
+    default=8.0,
+    show_default=True,
+    metavar="MBIT/S",
+    help="What each of two peers may send.",
+)
 @click.option("--trusted-proxy", multiple=True, metavar="PREFIX", help="Believe X-Forwarded-For of these; repeatable.")
 def rendezvous(
-    listen: tuple[tuple[str, int], ...], cert: Path | None, key: Path | None, trusted_proxy: tuple[str, ...]
+    listen: tuple[tuple[str, int], ...],
+    cert: Path | None,
+    key: Path | None,
+    relay: bool,
+    relay_rate: float,
+    trusted_proxy: tuple[str, ...],
 ) -> Verdict:
     """Run the server where peers meet.
 
@@ -55,13 +69,15 @@ def rendezvous(
     names. Peers take wss:// only: give it a certificate, or a proxy that has one.
     """
     from grepunch.io.meeting_server import RendezvousServerOptions
+    from grepunch.rendezvous.limits import BrokerLimits, RelayLimits
 
     try:
         proxies = tuple(ip_network(prefix) for prefix in trusted_proxy)
     except ValueError as error:
         raise click.UsageError(f"--trusted-proxy: {error}.") from None
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
-    return _serve(RendezvousServerOptions(tuple(listen), cert, key, proxies))
+    limits = BrokerLimits(relay=RelayLimits.of_rate(relay_rate * 1e6 / 8) if relay else None)
+    return _serve(RendezvousServerOptions(tuple(listen), cert, key, proxies, limits))
 
 
 def _serve(options: RendezvousServerOptions) -> Verdict:

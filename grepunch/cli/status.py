@@ -12,6 +12,7 @@ import click
 from grepunch import jsonvalue
 from grepunch.cli.common import complete_profile, emit, json_option
 from grepunch.control_socket import ask, running
+from grepunch.ports import CarrierKind
 from grepunch.status import Stage
 from grepunch.text import duration, octets, printable
 from grepunch.verdict import SCHEMA, Verdict, VerdictKind, failure
@@ -175,13 +176,19 @@ def _headline(answer: Answer) -> str:
     return printable(", ".join(parts), limit=400)
 
 
+def _path(peer: Answer) -> str:
+    if peer.get("carrier") == CarrierKind.RELAY:
+        return f"relay ({peer.get('relay_reason', 'no direct path')})"
+    return " ".join(str(part) for part in (peer.get("path"), peer.get("form")) if part)
+
+
 def _cells(peer: Answer) -> list[str]:
     rtt, loss, error = peer.get("rtt"), peer.get("loss"), peer.get("last_error")
     return [
         str(peer.get("name", "")),
         str(peer.get("stage", "")),
         duration(peer.get("since", 0.0)),
-        " ".join(str(part) for part in (peer.get("path"), peer.get("form")) if part),
+        _path(peer),
         str(peer.get("mtu", "")),
         "" if rtt is None else f"{rtt * 1000:.1f} ms",
         "" if loss is None else f"{loss:.1%}",

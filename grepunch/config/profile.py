@@ -25,7 +25,7 @@ from grepunch.config.legacy import (
 )
 from grepunch.config.linemap import LineMap
 from grepunch.config.secrets import SecretReference
-from grepunch.ports import Form
+from grepunch.ports import Form, RelayPolicy
 
 CONFIG_VERSION = 1
 DEFAULT_KEEPALIVE = 4.0  # seconds; the shortest GRE timers seen on NATs are a little over three times this
@@ -107,6 +107,9 @@ class Punch:
     """Seconds between packets that keep the NATs' state alive."""
     window: Annotated[float, rules.WINDOW] = DEFAULT_WINDOW
     """Seconds of punching in one go; windows repeat, after a silence, for as long as --wait lasts."""
+    relay: Annotated[RelayPolicy, rules.RELAY] = RelayPolicy.ASK
+    """Whether sealed frames may go through the rendezvous: "never", "auto" (both sides must say so), or "ask": not, but
+    say where it would have helped."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from grepunch.config.secrets import (
     SecretReference,
     SecretVariable,
 )
-from grepunch.ports import Form
+from grepunch.ports import Form, RelayPolicy
 from grepunch.text import nearest, printable
 from pptp.errors import WireError
 
@@ -231,6 +231,13 @@ def _forms(value: object) -> tuple[Form, ...]:
     return tuple(Form(item) for item in value)
 
 
+def _relay(value: object) -> RelayPolicy:
+    try:
+        return RelayPolicy(str(value))
+    except ValueError:
+        raise Refused(f"expected {', '.join(map(repr_toml, map(str, RelayPolicy)))}") from None
+
+
 _REFERENCES: Mapping[str, Callable[[str], SecretReference]] = {
     "file": lambda text: SecretFile(Path(text)),
     "credential": SecretCredential,
@@ -323,6 +330,7 @@ FORMS = Rule(
         ]
     },
 )
+RELAY = Rule(_relay, {"enum": [str(policy) for policy in RelayPolicy]})
 KEEPALIVE = _seconds(*KEEPALIVE_RANGE)
 WINDOW = _seconds(*WINDOW_RANGE)
 SECRET = Rule(

@@ -72,7 +72,12 @@ def _peer(peer: Peer) -> Table:
 
 
 def _punch(punch: Punch) -> Table:
-    return _present(forms=[str(form) for form in punch.forms], keepalive=punch.keepalive, window=punch.window)
+    return _present(
+        forms=[str(form) for form in punch.forms],
+        keepalive=punch.keepalive,
+        window=punch.window,
+        relay=str(punch.relay),
+    )
 
 
 def _listen(listen: Listen) -> Table:

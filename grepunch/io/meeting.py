@@ -22,6 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatu
 from websockets.typing import Subprotocol
 
 from grepunch.io.clock import entropy, now
+from grepunch.io.framequeue import FrameQueue
 from grepunch.io.meeting_link import CLOSE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT, QUIET, send_or_drop
 from grepunch.io.netwatch import way_to
 from grepunch.rendezvous.client import RendezvousClient
@@ -106,6 +107,8 @@ class MeetingClient:
         self._clock = clock or now
         self._tls = tls_context(url, ca_file)
         self._connection: ClientConnection | None = None
+        self._frames: FrameQueue | None = None
+        self._frames_dropped = 0  # on earlier connections
         self._fault: str | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._flushing = False
@@ -134,6 +137,19 @@ class MeetingClient:
     def server_address(self) -> IPv4Address | None:
         """The server's address on the present connection."""
         return IPv4Address(self._connection.remote_address[0]) if self._connection is not None else None
+
+    def relay(self, mailbox: bytes, frame: bytes) -> bool:
+        """Have a frame relayed to the other side; False where that is not possible now. It may yet be dropped."""
+        message = self._machine.relayed(mailbox, frame)
+        if message is None or self._frames is None:
+            return False
+        self._frames.send(message)
+        return True
+
+    @property
+    def frames_dropped(self) -> int:
+        """Frames that :meth:`relay` took and the connection did not, or not soon enough."""
+        return self._frames_dropped + (self._frames.dropped if self._frames is not None else 0)
 
     def doubt(self) -> None:
         """The network may have changed: the connection has two seconds to prove itself, a pending retry starts now.
@@ -205,6 +221,7 @@ class MeetingClient:
 
     async def _serve(self, connection: ClientConnection) -> tuple[Unreachability, str]:
         self._connection, self._fault = connection, None
+        self._frames = frames = FrameQueue(connection, self._clock)
         self._on_event(Connected())
         self._machine.connected(self._clock())
         self._flush()
@@ -218,7 +235,9 @@ class MeetingClient:
                 return Unreachability.PROTOCOL_FAULT, self._fault
             return _describe_close(closed)
         finally:
-            self._connection = None
+            self._connection = self._frames = None
+            frames.close()
+            self._frames_dropped += frames.dropped
             self._machine.disconnected(self._clock())
             self._flush()
 

@@ -27,10 +27,11 @@ from websockets.typing import Subprotocol
 
 from grepunch.io import clock
 from grepunch.io.doorway import Doorway
+from grepunch.io.framequeue import FrameQueue
 from grepunch.io.meeting_link import CLOSE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT, QUIET, send_or_drop
 from grepunch.rendezvous.broker import Broker, Tally, source_key, unmapped
 from grepunch.rendezvous.limits import BrokerLimits
-from grepunch.rendezvous.messages import LARGEST_MESSAGE, SUBPROTOCOL
+from grepunch.rendezvous.messages import LARGEST_MESSAGE, SUBPROTOCOL, is_relayed
 
 OPEN_TIMEOUT = 5.0  # ours: for TLS and for HTTP each; what a stranger who sends nothing may hold a socket
 BACKLOG = 512  # ours: a restart brings every client back within two seconds
@@ -116,7 +117,7 @@ class _Service:
             patience=2 * OPEN_TIMEOUT,
         )
         self._broker = Broker(entropy=clock.entropy, unix_time=time.time, limits=options.limits)
-        self._connections: dict[int, ServerConnection] = {}
+        self._connections: dict[int, tuple[ServerConnection, FrameQueue]] = {}
         self._ids = itertools.count(1)
         self._timer: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -154,7 +155,8 @@ class _Service:
         peer = connection.remote_address
         if not peer:
             return  # it was gone before we looked
-        self._connections[connection_id] = connection
+        frames = FrameQueue(connection, clock.now)
+        self._connections[connection_id] = connection, frames
         self._broker.connect(connection_id, source_address(peer[0], forwarded, self._trusted), clock.now())
         self._flush()
         try:
@@ -166,6 +168,8 @@ class _Service:
             pass  # the ordinary end
         finally:
             del self._connections[connection_id]
+            frames.close()
+            self._broker.tallies[Tally.FRAMES_DROPPED_SLOW_RECEIVER] += frames.dropped
             self._broker.disconnect(connection_id, clock.now())
             self._flush()
 
@@ -178,13 +182,17 @@ class _Service:
 
     def _flush(self) -> None:
         for connection_id, message in self._broker.transmits():
-            connection = self._connections.get(connection_id)
-            if connection is not None and not send_or_drop(connection, message):
+            receiver = self._connections.get(connection_id)
+            if receiver is None:
+                continue
+            if isinstance(message, bytes) and is_relayed(message):
+                receiver[1].send(message)
+            elif not send_or_drop(receiver[0], message):
                 self._broker.tallies[Tally.BLOBS_DROPPED_SLOW_RECEIVER] += 1
         for event in self._broker.events():
-            connection = self._connections.get(event.connection_id)
-            if connection is not None:
-                task = asyncio.get_running_loop().create_task(connection.close(event.code, event.reason))
+            closing = self._connections.get(event.connection_id)
+            if closing is not None:
+                task = asyncio.get_running_loop().create_task(closing[0].close(event.code, event.reason))
                 self._closing.add(task)
                 task.add_done_callback(self._closing.discard)
         self._rearm()

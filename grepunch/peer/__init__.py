@@ -2,6 +2,7 @@
 
 from grepunch.peer.context import PeerContext
 from grepunch.peer.events import (
+    CarrierChanged,
     HandshakeFailed,
     MailboxDoubted,
     MailboxSend,
@@ -11,6 +12,7 @@ from grepunch.peer.events import (
     PeerState,
     PeerTransmit,
     PunchFailed,
+    RelaySend,
     SessionEnded,
     StateChanged,
 )
@@ -25,9 +27,12 @@ from grepunch.peer.mirror import (
     MirrorReceived,
     MirrorTransmit,
 )
+from grepunch.peer.ways import Carrier
 
 __all__ = [
     "OVERHEAD",
+    "Carrier",
+    "CarrierChanged",
     "HandshakeFailed",
     "InnerMtu",
     "MailboxDoubted",
@@ -47,6 +52,7 @@ __all__ = [
     "PeerState",
     "PeerTransmit",
     "PunchFailed",
+    "RelaySend",
     "SessionEnded",
     "StateChanged",
 ]

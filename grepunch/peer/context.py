@@ -9,7 +9,9 @@ from ipaddress import IPv4Address, IPv4Interface
 from grepunch.peer.direct import DirectPunch
 from grepunch.peer.events import PeerConfig
 from grepunch.peer.hole import Hole
+from grepunch.peer.relay import RelayWay
 from grepunch.peer.session import SealedSession, Taps
+from grepunch.peer.ways import Ways
 from grepunch.punch.candidate import Candidate, CandidateKind
 from grepunch.punch.plan import Budget
 from grepunch.secure.derive import probe_key
@@ -24,7 +26,8 @@ UNKNOWN_ROUND_TRIP = 0.1
 
 @dataclass(frozen=True, slots=True)
 class PeerContext:
-    """Handed in by the endpoint, which ``clock`` and ``interfaces`` ask; ``new_session`` makes a fresh PPTP session.
+    """Handed in by the endpoint, which ``clock``, ``interfaces`` and ``slot_taken`` ask; ``new_session`` makes a fresh
+    PPTP session.
 
     ``static_secret`` is the Diffie-Hellman of the two static keys. The budget outlives every attempt.
     """
@@ -36,6 +39,7 @@ class PeerContext:
     clock: Callable[[], MeetingClock | None]
     interfaces: Callable[[], Sequence[IPv4Interface]]
     entropy: Callable[[int], bytes]
+    slot_taken: Callable[[IPv4Address], bool] = lambda address: False
     taps: Taps = field(default_factory=Taps)
     budget: Budget = field(default_factory=Budget)
 
@@ -52,6 +56,7 @@ class PeerContext:
             budget=self.budget,
             clock=self.clock,
             interfaces=self.interfaces,
+            slot_taken=self.slot_taken,
             entropy=self.entropy,
         )
         rtt = STREAM_ROUND_TRIPS * clock.rtt if clock is not None else UNKNOWN_ROUND_TRIP
@@ -60,6 +65,11 @@ class PeerContext:
     def make_hole(self) -> Hole:
         """A hole that no path is nominated for."""
         return Hole(keepalive=self.config.keepalive, entropy=self.entropy)
+
+    def make_ways(self) -> Ways:
+        """No way is there yet."""
+        relay = RelayWay(self.config.relay, entropy=self.entropy)
+        return Ways(self.make_hole(), relay, self.config.public_key)
 
     def make_direct(self, last_proven: IPv4Address | None, now: float) -> DirectPunch | None:
         """An attempt at the address the profile names, else at the one that worked last; None without either."""

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 
 from grepunch.peer.hole import InnerMtu
 from grepunch.peer.mirror import MirrorTransmit
-from grepunch.ports import Form, GreSend
+from grepunch.ports import Form, GreSend, RelayPolicy
 from grepunch.punch.report import FormSummary
 from pptp.errors import Terminated
 from pptp.ppp.control_protocol import NetworkDown, NetworkUp
@@ -38,6 +38,7 @@ class PeerConfig:
     last_known_address: IPv4Address | None = None
     keepalive: float = 4.0
     window: float = 30.0
+    relay: RelayPolicy = RelayPolicy.NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,13 @@ class MailboxSend:
     """Send this through the rendezvous to the peer."""
 
     blob: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RelaySend:
+    """Have this frame relayed by the rendezvous."""
+
+    frame: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +79,18 @@ class PathUp:
 
 
 @dataclass(frozen=True, slots=True)
+class CarrierChanged:
+    """Data takes another way now: GRE to an address, or the relay (both None)."""
+
+    address: IPv4Address | None = None
+    form: Form | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PunchFailed:
     """A window went by in vain: both sides' counts (``theirs`` empty where unknown).
 
+    ``slot_taken``: another host behind the dialler's NAT has the GRE session with the same peer.
     ``next_in``: seconds of silence before the next one; None where sparse packets go on meanwhile. ``withheld``
     packets of ours were due and not sent, because the budget for an address that has not answered was spent.
     """
@@ -83,6 +100,7 @@ class PunchFailed:
     same_nat: bool
     next_in: float | None
     withheld: int = 0
+    slot_taken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +126,7 @@ class SessionEnded:
 PeerEvent = (
     StateChanged
     | PathUp
+    | CarrierChanged
     | PunchFailed
     | HandshakeFailed
     | MailboxDoubted
@@ -116,4 +135,4 @@ PeerEvent = (
     | NetworkDown
     | SessionEnded
 )
-PeerTransmit = MailboxSend | GreSend | MirrorTransmit
+PeerTransmit = MailboxSend | RelaySend | GreSend | MirrorTransmit

@@ -30,6 +30,8 @@ FOLLOW_INTERVAL = 1.0
 # ours: how often the round trip is measured, for people to see; the first time when the start's work is done
 FIRST_MEASURE = 1.0
 MEASURE_INTERVAL = 15.0
+# ours: while data goes another way and waits for this one to be good
+MEASURE_IN_DOUBT = 1.0
 
 # ours: the first check of a silence is often answered; by the next, half a second later, an answer is late
 UNANSWERED_CHECKS = 2
@@ -104,6 +106,7 @@ class Hole:
         self.place: Place | None = None
         self.heard = False  # the peer's sealed frames come through it
         self._left = False  # there was a path, and it was given up
+        self._reaches = False  # and so do ours: the peer has answered one, and nothing has spoken against it since
         self.path = PathManager(keepalive=keepalive)
         self._entropy = entropy
         self._check: _Challenge | None = None
@@ -148,10 +151,15 @@ class Hole:
         """Whether what we send goes there."""
         return self.place is not None and self.place[0] == address
 
+    @property
+    def confirmed(self) -> bool:
+        """Whether it is proven both ways by sealed frames of the size that data will have."""
+        return self.alive and self.heard and self._reaches and self.path.size_known
+
     def use(self, place: Place, now: float) -> None:
         """Take this path. The empty frame tells the peer at once, and is the first sealed frame in the hole."""
         self.place = place
-        self.heard = False
+        self.heard = self._reaches = False
         self.path.nominated(*place, now)
         self._events.append(InnerMtu(inner_mtu(self.path.outer_mtu, OVERHEAD[place[1]])))
         self._out.append(SealedOut(EMPTY_PROTOCOL, b"", place))
@@ -161,13 +169,19 @@ class Hole:
         """Send nothing more into it: whatever still went in would keep a poisoned NAT poisoned."""
         self._left = self._left or self.place is not None
         self.place = None
-        self.heard = False
+        self.heard = self._reaches = False
         self._measure_at = None
 
     def look(self, now: float) -> None:
         """There is reason to think that it no longer works: ask the peer for an answer at once."""
         self.path.look(now)
         self._follow(now)
+
+    def doubt(self, now: float) -> None:
+        """The peer looks for another path: ours to it is to be proven anew, although we hear it."""
+        self._reaches = False
+        if self.place is not None:
+            self._measure(now)
 
     def sent(self, now: float, largest: int) -> None:
         """Data went in; ``largest`` outer packet of the batch in octets."""
@@ -214,6 +228,7 @@ class Hole:
             case SealedKind.MTU_PROBE if len(body) >= 2:
                 self._answer(SealedKind.MTU_REPLY, body[:2], source, now)
             case SealedKind.MTU_REPLY if len(body) == 2:
+                self._reaches = self._reaches or source == self.place
                 self.path.mtu_acknowledged(int.from_bytes(body, "big"), now)
             case _:
                 return False
@@ -240,6 +255,7 @@ class Hole:
                 continue
             if challenge is self._check:
                 self._check = None
+                self._reaches = True
                 self.path.rtt_measured(now - challenge.at)
             else:
                 self._move = None
@@ -251,7 +267,8 @@ class Hole:
         if self.place is not None:
             self._check = _Challenge(self.place, self._entropy(CHALLENGE_SIZE), now)
             self._say(SealedKind.PATH_CHALLENGE, self._check.value, self.place)
-            self._measure_at = now + MEASURE_INTERVAL
+            in_doubt = self.alive and not self._reaches
+            self._measure_at = now + (MEASURE_IN_DOUBT if in_doubt else MEASURE_INTERVAL)
 
     def _answer(self, kind: SealedKind, body: bytes, source: Place, now: float) -> None:
         """Where the source is not the hole nobody has proven that the peer is there: it may be anybody's address."""
@@ -271,6 +288,7 @@ class Hole:
             place = self.place
             match event:
                 case Suspect(silent_for=seconds):
+                    self._reaches = False
                     self._events.append(Silent(seconds, dead=False))
                 case PathDead():
                     self._events.append(Silent(now - self.path.received_at, dead=True))

@@ -1,8 +1,8 @@
 """One punched peer, from "not there" to an open PPP link and back: the machine that joins all the others.
 
-It owns the key exchange, the reliable control stream, the PPTP session, the traversal, the hole and (where there is no
-rendezvous) a direct attempt; the endpoint owns it, moves its bytes and hears its events. A sealed frame has two ways
-to travel, the mailbox at the rendezvous and the hole, and so has a handshake. PPP and data only ever take the hole.
+It owns the key exchange, the reliable control stream, the PPTP session, the traversal, the ways to the peer and (where
+there is no rendezvous) a direct attempt; the endpoint owns it, moves its bytes and hears its events. Handshakes and
+control messages travel in the hole or through the mailbox, PPP and data in the hole or over the relay.
 
 The life of a peer is :class:`~grepunch.peer.events.PeerState`. A session ends with a goodbye of either side, with
 keys that expired unrenewed, or when the same peer begins a newer one; silence alone never ends it.
@@ -16,9 +16,9 @@ from enum import Enum
 from grepunch.peer.constants import DIRECT_AFTER, GOODBYE_WAIT, HANDSHAKE_RETRY, SETTLE_ROUNDS
 from grepunch.peer.context import PeerContext
 from grepunch.peer.events import (
+    CarrierChanged,
     HandshakeFailed,
     MailboxDoubted,
-    MailboxSend,
     PathUp,
     PeerEvent,
     PeerState,
@@ -29,16 +29,18 @@ from grepunch.peer.events import (
 )
 from grepunch.peer.hole import FirstFrame, HeardAgain, InnerMtu, Moved, Place, Silent, Unanswered
 from grepunch.peer.mirror import MirrorData, MirrorDial, MirrorHangUp, MirrorNews
+from grepunch.peer.relay import RELAY_MTU
 from grepunch.peer.session import SealedSession, SegmentOut
 from grepunch.peer.view import PeerView
-from grepunch.ports import GreFrame, GreSend, PathNews
+from grepunch.peer.ways import Carrier
+from grepunch.ports import RELAY, GreFrame, GreSend, PathNews, Way
 from grepunch.punch.plan import Proven
 from grepunch.punch.puncher import WindowEnded
 from grepunch.secure.events import ConfirmWanted, ExchangeFailed, KeysDropped, KeysLive, KeysReady
 from grepunch.secure.exchange import KeyExchange
-from grepunch.secure.fragments import build_fragments
 from grepunch.secure.handshake import MessageType, OpenedInitiation
-from grepunch.traversal import PathProven, RoundFailed
+from grepunch.signalling.messages import RelayWish
+from grepunch.traversal import PathProven, PeerBegan, RoundFailed
 from pptp.datapath import SealedPair
 from pptp.errors import Drop, DropError, Terminated, TerminationCause, WireError
 from pptp.machine import earliest
@@ -48,10 +50,7 @@ from pptp.wire.ppp import Protocol
 from pptp.wire.sealed import EMPTY_PROTOCOL, is_sealed, receiver_index
 from pptp.wire.vendor import (
     VENDOR_NETWORK_PROTOCOL,
-    ClearKind,
-    ClearPacket,
     SealedKind,
-    build_clear,
     build_vendor_network,
     parse_vendor_network,
 )
@@ -70,7 +69,6 @@ class PeerMachine(PeerView):
 
     def __init__(self, context: PeerContext, exchange: KeyExchange) -> None:
         super().__init__(context, exchange)
-        self._mailbox = False
         self._incarnation: object = None
         self._same_lan = False
         self._moved = False  # since the path in use was proven
@@ -99,7 +97,7 @@ class PeerMachine(PeerView):
         return earliest(
             self._timers.deadline(),
             self._exchange.deadline(),
-            self._hole.deadline(),
+            self._ways.deadline(),
             self._direct.deadline() if self._direct is not None else None,
             self._session.deadline() if self._session is not None else None,
         )
@@ -110,17 +108,17 @@ class PeerMachine(PeerView):
             match timer:
                 case _Timer.GOODBYE if self._session is not None:
                     self._end_session(Terminated(TerminationCause.LOCAL_REQUEST), now)
-                case _Timer.DIRECT if not self._mailbox:
+                case _Timer.DIRECT if not self._ways.mailbox:
                     self._present_since = now
                     self._punch_directly(now)
                 case _Timer.HANDSHAKE:
                     self._initiate(now)
         self._exchange.handle_timeout(now)
-        self._hole.handle_timeout(now)
+        self._ways.handle_timeout(now)
         if self._direct is not None:
             self._direct.handle_timeout(now)
         if self._session is not None:
-            self._session.reach(self._hole.alive or self._mailbox, now)
+            self._session.reach(self._ways.hole.alive or self._ways.mailbox, now)
             self._session.handle_timeout(now)
         self._settle(now)
 
@@ -134,7 +132,7 @@ class PeerMachine(PeerView):
     def mailbox_up(self, incarnation: object, now: float) -> None:
         """The peer is in the mailbox. A new incarnation may be a new process of it: the dialer makes sure."""
         renewed = incarnation != self._incarnation
-        self._mailbox, self._incarnation = True, incarnation
+        self._ways.mailbox, self._incarnation = True, incarnation
         if renewed and not self._closing:
             self._timers.stop(_Timer.DIRECT)
             if self._session is None:
@@ -148,7 +146,7 @@ class PeerMachine(PeerView):
 
     def mailbox_down(self, now: float) -> None:
         """The peer left the mailbox, or the rendezvous is gone: a live tunnel does not care."""
-        self._mailbox = False
+        self._ways.mailbox = False
         self._incarnation = None
         if self._session is None and not self._closing:
             self._look_for_peer(now)
@@ -157,10 +155,16 @@ class PeerMachine(PeerView):
     def network_changed(self, now: float) -> None:
         """This host's own way to the peer is another: see whether the path still works, and look for one from here."""
         self._moved = True
-        self._hole.look(now)
+        self._ways.hole.look(now)
         if self._session is not None and not self._closing:
             self._punch_again(self._session, now)
         self._settle(now)
+
+    def relay_offered(self, offered: bool, now: float) -> None:
+        """Whether the rendezvous where the peer is met relays frames."""
+        if offered is not self._ways.relay.offered:
+            self._ways.relay.offered = offered
+            self._settle(now)
 
     def close(self, now: float) -> None:
         """Say goodbye; the state CLOSED follows, within ``GOODBYE_WAIT`` even if nobody answers."""
@@ -183,11 +187,11 @@ class PeerMachine(PeerView):
 
     def heard(self, now: float) -> None:
         """The fast path took data from the hole (once per batch)."""
-        self._hole.received(now)
+        self._ways.hole.received(now)
 
     def sent(self, now: float, largest: int) -> None:
         """The fast path sent data into the hole (once per batch); ``largest`` outer packet in octets."""
-        self._hole.sent(now, largest)
+        self._ways.hole.sent(now, largest)
 
     # -- what arrives ------------------------------------------------------------------------------------------
 
@@ -230,11 +234,11 @@ class PeerMachine(PeerView):
             self._session.traversal.receive_news(news, now)
         if self._direct is not None:
             self._direct.receive_news(news, now)
-        self._hole.receive_news(news, now)
+        self._ways.hole.receive_news(news, now)
         self._settle(now)
 
-    def receive_opened(self, pair: SealedPair, protocol: int, data: bytes, source: Place, now: float) -> bool:
-        """What a sealed frame from the hole held, opened by ``pair``; of data only that it came (``data`` empty).
+    def receive_opened(self, pair: SealedPair, protocol: int, data: bytes, source: Carrier, now: float) -> bool:
+        """What a sealed frame from the hole or the relay held, opened by ``pair``; of data only that it came.
 
         False: the frame is to be dropped, its keys are not those that both sides will use.
         """
@@ -268,18 +272,22 @@ class PeerMachine(PeerView):
             if self._verified(pair, None, now):
                 self._receive_inner(protocol, data, None, now)
 
-    def _verified(self, pair: SealedPair, source: Place | None, now: float) -> bool:
+    def _verified(self, pair: SealedPair, source: Carrier | None, now: float) -> bool:
         """An authentic frame came under ``pair``: what that says about keys and paths. False: it is to be dropped."""
         if not self._exchange.frame_verified(pair.local_index, now):
             self.drops[Drop.EXPIRED_KEY] += 1
             return False
         self._follow_exchange(now)
-        if source is not None and self._session is not None:
+        if isinstance(source, Way):
+            self._ways.relay.heard(now)
+            if self._session is not None:
+                self._follow_ways(self._session, now)
+        elif source is not None and self._session is not None:
             current = pair is self._exchange.current
-            self._hole.frame_from(source, now, follow=not self.config.dialing, current=current)
+            self._ways.hole.frame_from(source, now, follow=not self.config.dialing, current=current)
         return True
 
-    def _receive_inner(self, protocol: int, data: bytes, source: Place | None, now: float) -> None:
+    def _receive_inner(self, protocol: int, data: bytes, source: Carrier | None, now: float) -> None:
         session = self._session
         if session is None or protocol == EMPTY_PROTOCOL:
             return
@@ -291,31 +299,30 @@ class PeerMachine(PeerView):
                 return
             if kind is SealedKind.SEGMENT:
                 session.receive_segment(body, now)
-            elif source is None or not self._hole.receive(kind, body, source, now):
+            elif isinstance(source, Way):
+                if not self._ways.relay.receive(kind, body, now):
+                    self.drops[Drop.MALFORMED] += 1
+            elif source is None or not self._ways.hole.receive(kind, body, source, now):
                 self.drops[Drop.MALFORMED] += 1
         elif source is None or protocol in _IP_PROTOCOLS:
             self.drops[Drop.WRONG_PHASE] += 1
         else:
             session.receive_ppp(protocol, data, now)
 
-    def _send_sealed(self, protocol: int, data: bytes, place: Place | None) -> None:
-        """Seal and send; ``place`` None is the mailbox. Without keys or a way it is lost, as any frame may be."""
-        pair = self._exchange.current
-        if pair is None or (place is None and not self._mailbox):
-            return
-        frame = pair.seal(protocol, data)
-        self._out.append(MailboxSend(frame) if place is None else GreSend(*place, frame))
+    def _send_sealed(self, protocol: int, data: bytes, way: Carrier | None) -> None:
+        """Seal and send; None is the mailbox. Without keys or a way it is lost, as any frame may be."""
+        self._out += self._ways.sealed(self._exchange.current, protocol, data, way)
 
+    @property
     def _best_carrier(self) -> Place | None:
-        """The hole while it is good and nobody looks for another, else the mailbox (None), else the hole after all."""
-        doubted = self._session is not None and self._session.traversal.punching
-        return self._hole.place if not self._mailbox or (self._hole.alive and not doubted) else None
+        """Of control messages and handshakes."""
+        return self._ways.control(doubted=self._session is not None and self._session.traversal.punching)
 
     # -- keys --------------------------------------------------------------------------------------------------------
 
     def _initiate(self, now: float) -> None:
         """Ask for keys, where asking is ours and there is a way to ask."""
-        if self.config.dialing and not self._closing and (self._mailbox or self._hole.place is not None):
+        if self.config.dialing and not self._closing and (self._ways.mailbox or self._ways.hole.place is not None):
             self._exchange.initiate(now)
 
     def _follow_exchange(self, now: float) -> bool:
@@ -325,7 +332,7 @@ class PeerMachine(PeerView):
                 case KeysReady(initiator=True) | KeysLive(initiator=False) if event.new_session:
                     self._begin_session(event.probe_secret, now)
                 case ConfirmWanted():
-                    self._send_sealed(EMPTY_PROTOCOL, b"", self._best_carrier())
+                    self._send_sealed(EMPTY_PROTOCOL, b"", self._best_carrier)
                 case KeysDropped() if self._exchange.current is None and self._session is not None:
                     self._end_session(Terminated(TerminationCause.PEER_SILENT, "the keys expired unrenewed"), now)
                 case ExchangeFailed(reason=reason, authentication=authentication):
@@ -338,13 +345,7 @@ class PeerMachine(PeerView):
     def _send_handshakes(self, datagrams: Iterable[bytes]) -> None:
         for datagram in datagrams:
             asks = datagram[:1] == bytes([MessageType.INITIATION])
-            place = self._best_carrier() if asks else self._reply_to
-            if place is not None:
-                for part in build_fragments(datagram, self.config.public_key):
-                    clear = build_clear(ClearPacket(ClearKind.HANDSHAKE_FRAGMENT, part))
-                    self._out.append(GreSend(*place, clear))
-            elif self._mailbox:
-                self._out.append(MailboxSend(datagram))
+            self._out += self._ways.handshake(datagram, self._best_carrier if asks else self._reply_to)
 
     # -- session -----------------------------------------------------------------------------------------------------
 
@@ -352,26 +353,27 @@ class PeerMachine(PeerView):
         if self._session is not None:
             self._forget_session(Terminated(TerminationCause.REPLACED, "the peer started anew"), now)
         self._session = session = self._context.make_session(probe_secret)
-        session.open(now)
-        if self._hole.place is not None:
-            self._use_hole(self._hole.place, now)  # the keys are new, so its first sealed frame is still to come
+        self._ways.relay.peer_policy = None
+        session.open(self._ways.relay.policy, now)
+        if self._ways.hole.place is not None:
+            self._use_hole(self._ways.hole.place, now)  # the keys are new, so its first sealed frame is still to come
         else:
             self._set_state(PeerState.PUNCHING)
             session.traversal.begin(now)
 
     def _forget_session(self, cause: Terminated, now: float) -> None:
         """Drop the session and what hung on it. A hole that was proven under the static keys stays."""
-        direct = self._direct is not None and not self._mailbox
-        place = self._hole.place if direct else None
+        direct = self._direct is not None and not self._ways.mailbox
+        place = self._ways.hole.place if direct else None
         if self._session is not None:
             self.drops.update(self._session.drops)
             self._out += self._session.abandon()
         self._session = None
         self._ending = None
         self.networks = frozenset()
-        self._hole = self._context.make_hole()
+        self._ways.renew(self._context.make_hole())
         if place is not None:
-            self._hole.use(place, now)
+            self._ways.hole.use(place, now)
         self._events.append(SessionEnded(cause))
 
     def _end_session(self, cause: Terminated, now: float) -> None:
@@ -384,14 +386,14 @@ class PeerMachine(PeerView):
             self._set_state(PeerState.CLOSED)
             return
         self._look_for_peer(now)
-        if self._mailbox and cause.cause is not TerminationCause.PEER_REQUEST:
+        if self._ways.mailbox and cause.cause is not TerminationCause.PEER_REQUEST:
             self._present_since = now
             self._timers.arm(_Timer.HANDSHAKE, now + HANDSHAKE_RETRY)
 
     def _look_for_peer(self, now: float) -> None:
         self._present_since = None
         self._set_state(PeerState.WAITING)
-        if self.config.last_known_address is None or self._mailbox:
+        if self.config.last_known_address is None or self._ways.mailbox:
             return
         if self.config.uses_rendezvous:
             self._timers.arm(_Timer.DIRECT, now + DIRECT_AFTER)
@@ -401,6 +403,7 @@ class PeerMachine(PeerView):
 
     def _follow_session(self, session: SealedSession, now: float) -> bool:
         session.settle(now)
+        self._follow_ways(session, now)
         out = session.transmits()
         for item in out:
             match item:
@@ -408,9 +411,9 @@ class PeerMachine(PeerView):
                     self._out.append(item)
                 case SegmentOut(body=body):
                     sealed = build_vendor_network(SealedKind.SEGMENT, body)
-                    self._send_sealed(VENDOR_NETWORK_PROTOCOL, sealed, self._best_carrier())
-                case _ if self._hole.place is not None:
-                    self._send_sealed(item.protocol, bytes(item.information), self._hole.place)
+                    self._send_sealed(VENDOR_NETWORK_PROTOCOL, sealed, self._best_carrier)
+                case _ if self._ways.carrier is not None:
+                    self._send_sealed(item.protocol, bytes(item.information), self._ways.carrier)
         events = session.events()
         for event in events:
             match event:
@@ -429,6 +432,10 @@ class PeerMachine(PeerView):
                     self._use_hole((address, form), now)
                 case RoundFailed():
                     self._punch_failed(event, now)
+                case PeerBegan():
+                    self._ways.hole.doubt(now)
+                case RelayWish(policy=policy):
+                    self._ways.relay.peer_policy = policy
                 case Terminated():
                     self._ending = self._ending or event
                 case _:
@@ -440,24 +447,47 @@ class PeerMachine(PeerView):
     def _use_hole(self, place: Place, now: float) -> None:
         """A path has been proven: everything takes it from now on."""
         self._last_address, self._moved = place[0], False
-        self._hole.use(place, now)
+        self._ways.hole.use(place, now)
         if self._session is None:
             return
-        self._set_state(PeerState.UP if Protocol.IPV4 in self.networks else PeerState.NEGOTIATING)
+        self._carried()
         self._session.path_up(now)
 
+    def _carried(self) -> None:
+        """There is a way for PPP and data."""
+        self._set_state(PeerState.UP if Protocol.IPV4 in self.networks else PeerState.NEGOTIATING)
+
+    def _follow_ways(self, session: SealedSession, now: float) -> None:
+        """See what takes the data now, and tell where that has changed."""
+        if not self._ways.choose(now, live=True):
+            return
+        match self._ways.carrier:
+            case Way.RELAY:
+                self._events.append(CarrierChanged())
+                if self._ways.hole.place is None:
+                    self._events.append(InnerMtu(RELAY_MTU))
+                self._carried()
+                session.path_up(now)
+            case None:
+                self._set_state(PeerState.REPAIRING, "the relay is gone")
+            case place:
+                self._events.append(CarrierChanged(*place))
+                if not self._ways.hole.alive:
+                    self._set_state(PeerState.REPAIRING, "the relay is gone, and so is the path")
+
     def _punch_failed(self, failed: RoundFailed, now: float) -> None:
-        if not self._hole.alive:
-            self._hole.leave()
-        self._events.append(
-            PunchFailed(failed.ours, failed.theirs, failed.same_nat, failed.next_round_in, failed.withheld)
-        )
+        if not self._ways.hole.alive:
+            self._ways.hole.leave()
+        why = (failed.same_nat, failed.next_round_in, failed.withheld, failed.slot_taken)
+        self._events.append(PunchFailed(failed.ours, failed.theirs, *why))
 
     def _follow_hole(self, now: float) -> bool:
-        out = self._hole.transmits()
+        out = self._ways.hole.transmits()
         for item in out:
             self._send_sealed(item.protocol, item.data, item.place)
-        events = self._hole.events()
+        for packet in self._ways.relay.transmits():
+            self._send_sealed(VENDOR_NETWORK_PROTOCOL, packet, RELAY)
+        events = self._ways.hole.events()
         for event in events:
             match event:
                 case FirstFrame(place=place):
@@ -466,15 +496,17 @@ class PeerMachine(PeerView):
                     since = self._present_since if self._present_since is not None else now
                     self._events.append(PathUp(*place, now - since, self._same_lan, mirrored))
                 case Silent(seconds=seconds, dead=dead):
-                    self._set_state(PeerState.REPAIRING, f"nothing heard for {seconds:.1f} s")
+                    relayed = self._ways.relay.usable
+                    if not relayed:
+                        self._set_state(PeerState.REPAIRING, f"nothing heard for {seconds:.1f} s")
                     self._repair(now)
-                    if dead:
+                    if dead and not relayed:
                         self._initiate(now)
                 case Unanswered():
                     self._events.append(MailboxDoubted())
                 case HeardAgain():
                     self._stop_punching(now)
-                    self._set_state(PeerState.UP if Protocol.IPV4 in self.networks else PeerState.NEGOTIATING)
+                    self._carried()
                 case InnerMtu():
                     self._events.append(event)
                 case Moved(place=place):
@@ -485,14 +517,14 @@ class PeerMachine(PeerView):
         session = self._session
         if session is None:
             return
-        self._hole.heard = False
+        self._ways.hole.heard = False
         self._present_since = now
-        if not self._mailbox or not session.traversal.punching:
+        if not self._ways.mailbox or not session.traversal.punching:
             self._punch_again(session, now)
 
     def _punch_again(self, session: SealedSession, now: float) -> None:
         """Look for a path while the one in use, if there is one, goes on carrying what it can."""
-        if self._mailbox:
+        if self._ways.mailbox:
             session.traversal.begin(now)
         else:
             self._punch_directly(now)
@@ -501,7 +533,7 @@ class PeerMachine(PeerView):
         """Back in the mailbox with the peer: what waited for a carrier goes out, and a path is looked for where the one
         in use is silent, or we are seen elsewhere than when it was proven."""
         session.carrier_changed(now)
-        if self._moved or session.traversal.seen_elsewhere or not (self._hole.alive or session.traversal.punching):
+        if self._moved or session.traversal.seen_elsewhere or not (self._ways.hole.alive or session.traversal.punching):
             self._punch_again(session, now)
 
     def _stop_punching(self, now: float) -> None:
@@ -532,14 +564,14 @@ class PeerMachine(PeerView):
         for event in events:
             match event:
                 case Proven(address=address, form=form):
-                    if self._hole.place != (address, form) or not self._hole.alive:
+                    if self._ways.hole.place != (address, form) or not self._ways.hole.alive:
                         self._use_hole((address, form), now)
                     if self._session is None:
                         self._set_state(PeerState.HANDSHAKE)
                     self._initiate(now)
                 case WindowEnded(report=report):
-                    if not self._hole.alive:
-                        self._hole.leave()
+                    if not self._ways.hole.alive:
+                        self._ways.hole.leave()
                     self._events.append(PunchFailed(report.summaries(), (), False, None, report.withheld))
         return bool(events)
 

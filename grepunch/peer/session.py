@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from grepunch.peer.mirror import Mirror, MirrorTransmit
-from grepunch.ports import GreSend
+from grepunch.ports import GreSend, RelayPolicy
 from grepunch.signalling.arq import Arq, ArqFailed, Delivered
-from grepunch.signalling.messages import PptpMessage, build, parse
-from grepunch.traversal import PathProven, RoundStarts, Traversal, TraversalEvent
+from grepunch.signalling.messages import PptpMessage, RelayWish, build, parse
+from grepunch.traversal import PathProven, RoundFailed, RoundStarts, Traversal, TraversalEvent
 from pptp.errors import Drop, PeerViolation, Terminated, TerminationCause, WireError
 from pptp.machine import earliest
 from pptp.session import ControlOut, Session, SessionEvent
@@ -39,7 +39,7 @@ class Taps:
 
 
 SealedTransmit = SegmentOut | PppFrame | GreSend | MirrorTransmit
-SealedEvent = SessionEvent | TraversalEvent
+SealedEvent = SessionEvent | TraversalEvent | RelayWish
 
 
 class SealedSession:
@@ -81,8 +81,9 @@ class SealedSession:
 
     # -- commands ---------------------------------------------------------------------------------------------
 
-    def open(self, now: float) -> None:
-        """Begin: the dialer starts the control connection."""
+    def open(self, relay: RelayPolicy, now: float) -> None:
+        """Begin: tell what we think of the relay; the dialer starts the control connection."""
+        self._send_message(build(RelayWish(relay)), now)
         self._pptp.open(now)
         self.settle(now)
 
@@ -185,7 +186,7 @@ class SealedSession:
             match event:
                 case RoundStarts(at=at, external=external):
                     self.mirror.begin(at, external)
-                case PathProven():
+                case PathProven() | RoundFailed(slot_taken=True):
                     self.mirror.settled()
                 case _:
                     pass
@@ -206,9 +207,12 @@ class SealedSession:
         except WireError:
             self.drops[Drop.MALFORMED] += 1
             return
-        if isinstance(parsed, PptpMessage):
-            if self._taps.control is not None:
-                self._taps.control(parsed.data, False)
-            self._pptp.receive_control(parsed.data, now)
-        else:
-            self.traversal.receive(parsed, now)
+        match parsed:
+            case PptpMessage(data):
+                if self._taps.control is not None:
+                    self._taps.control(data, False)
+                self._pptp.receive_control(data, now)
+            case RelayWish():
+                self._events.append(parsed)
+            case _:
+                self.traversal.receive(parsed, now)

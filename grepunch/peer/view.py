@@ -10,7 +10,10 @@ from grepunch.peer.context import PeerContext
 from grepunch.peer.direct import DirectPunch
 from grepunch.peer.events import PeerState
 from grepunch.peer.hole import Place
+from grepunch.peer.relay import RelayWay
 from grepunch.peer.session import SealedSession
+from grepunch.peer.ways import Carrier
+from grepunch.ports import RELAY
 from grepunch.punch.path import PathManager
 from grepunch.punch.report import FormSummary
 from grepunch.secure.exchange import KeyExchange
@@ -29,20 +32,30 @@ class PeerView:
         self.networks: frozenset[int] = frozenset()  # the network protocols that are open
         self._context = context
         self._exchange = exchange
-        self._hole = context.make_hole()
+        self._ways = context.make_ways()
         self._session: SealedSession | None = None
         self._direct: DirectPunch | None = None
         self._last_address: IPv4Address | None = None
 
     @property
     def hole(self) -> Place | None:
-        """Where data goes; None while there is no path."""
-        return self._hole.place
+        """The punched path; None while there is none."""
+        return self._ways.hole.place
+
+    @property
+    def carrier(self) -> Carrier | None:
+        """Where data goes; None while there is no way for it."""
+        return self._ways.carrier
+
+    @property
+    def relay(self) -> RelayWay:
+        """What is known of the relay."""
+        return self._ways.relay
 
     @property
     def path(self) -> PathManager:
         """What is known of the path."""
-        return self._hole.path
+        return self._ways.hole.path
 
     @property
     def sending_pair(self) -> SealedPair | None:
@@ -53,17 +66,26 @@ class PeerView:
         """The keys to open with."""
         return self._exchange.pairs.get(local_index)
 
-    def settled_on(self, pair: SealedPair) -> bool:
-        """Whether a frame under ``pair`` from the hole tells nothing new about keys or path."""
-        return pair is self._exchange.live and self._hole.heard
+    def settled_on(self, pair: SealedPair, source: Carrier) -> bool:
+        """Whether a frame under ``pair`` from ``source`` tells nothing new about keys or paths."""
+        hole = self._ways.hole
+        return pair is self._exchange.live and (source is RELAY or (source == hole.place and hole.heard))
 
     def sends_to(self, address: IPv4Address) -> bool:
         """Whether packets of ours go there: news from the network and probes are not this peer's unless they do."""
-        return any(part is not None and part.aims_at(address) for part in (self._hole, self._direct, self._session))
+        parts = (self._ways.hole, self._direct, self._session)
+        return any(part is not None and part.aims_at(address) for part in parts)
+
+    def occupies(self, address: IPv4Address) -> bool:
+        """Whether this peer has the one GRE session there can be with an address, or is about to have it."""
+        place, session = self._ways.hole.place, self._session
+        return (place is not None and place[0] == address) or (
+            session is not None and session.traversal.claims(address)
+        )
 
     def trusts(self, address: IPv4Address) -> bool:
         """Whether the peer has proven that it receives at ``address``: only there a handshake is answered."""
-        place = self._hole.place
+        place = self._ways.hole.place
         if (place is not None and place[0] == address) or address == self._last_address:
             return True
         return self._direct is not None and self._direct.has_proven(address)
@@ -71,8 +93,8 @@ class PeerView:
     @property
     def peer_external(self) -> IPv4Address | None:
         """The peer's external address, as far as known."""
-        if self._hole.place is not None:
-            return self._hole.place[0]
+        if self._ways.hole.place is not None:
+            return self._ways.hole.place[0]
         if self._session is not None and self._session.traversal.peer_external is not None:
             return self._session.traversal.peer_external
         return self.config.last_known_address

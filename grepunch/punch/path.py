@@ -253,6 +253,11 @@ class PathManager:
         """Largest outer packet in octets."""
         return self._mtu.outer
 
+    @property
+    def size_known(self) -> bool:
+        """Whether that size has been put to the test on this path."""
+        return self._mtu.known
+
     # -- arithmetic ----------------------------------------------------------------------------------------
 
     def _suspect_at(self) -> float:

@@ -59,6 +59,7 @@ class PathMtu:
         "_confirm_tries",
         "_confirmed_at",
         "_events",
+        "_known",
         "_outer",
         "_search",
         "_search_tries",
@@ -72,6 +73,7 @@ class PathMtu:
         self._search_tries = 0
         self._confirm_tries = 0  # 0: no confirmation under way
         self._confirmed_at = float("-inf")
+        self._known = False  # a confirmation has ended on this path
         self._answered: set[int] = set()  # sizes acknowledged during this confirmation
         self._asked: set[int] = set()  # sizes probed on this path: no other says anything, whoever names it
         self._suggested: int | None = None  # by an ICMP message
@@ -82,6 +84,11 @@ class PathMtu:
     def outer(self) -> int:
         """Octets of the largest outer packet to send now."""
         return self._outer
+
+    @property
+    def known(self) -> bool:
+        """Whether the size has been put to the test on this path."""
+        return self._known
 
     def events(self) -> list[MtuProbeDue | OuterMtu]:
         """Drain what is to be probed, and what changed."""
@@ -95,6 +102,7 @@ class PathMtu:
     def start(self, now: float) -> None:
         """A new path: back to the initial size, which is confirmed while larger ones are tried."""
         self.stop()
+        self._known = False
         changed = self._outer != INITIAL_OUTER
         self._outer = INITIAL_OUTER
         if changed:
@@ -211,6 +219,7 @@ class PathMtu:
     def _end_confirmation(self, now: float) -> None:
         self._timers.stop(_Timer.CONFIRM)
         self._confirm_tries = 0
+        self._known = True
         self._confirmed_at = now
         self._suggested = None
 

@@ -38,15 +38,20 @@ from .messages import (
     Leave,
     Present,
     RefusalReason,
+    RelaySpent,
     Replaced,
     ServerMessage,
     StillHere,
     UsedTwice,
     build_blob,
+    build_relayed,
     build_text,
+    is_relayed,
     parse_blob,
     parse_client,
+    parse_relayed,
 )
+from .quota import Over, RelayQuota
 
 _INCARNATION_LENGTH = 6
 
@@ -76,6 +81,12 @@ class Tally(StrEnum):
     BLOBS_DROPPED_RATE = "blobs_dropped_rate"
     BLOBS_DROPPED_QUEUE_FULL = "blobs_dropped_queue_full"
     BLOBS_DROPPED_SLOW_RECEIVER = "blobs_dropped_slow_receiver"  # counted by the runner, who sees the socket
+    FRAMES_RELAYED = "frames_relayed"
+    OCTETS_RELAYED = "octets_relayed"
+    FRAMES_DROPPED_ABSENT = "frames_dropped_absent"  # nobody is there to take them, or they may not be relayed
+    FRAMES_DROPPED_RATE = "frames_dropped_rate"
+    FRAMES_DROPPED_VOLUME = "frames_dropped_volume"
+    FRAMES_DROPPED_SLOW_RECEIVER = "frames_dropped_slow_receiver"  # counted by the runner
 
 
 class _Timer(Enum):
@@ -87,6 +98,7 @@ class _Source:
     """One source address: what all its connections together may take."""
 
     connects: TokenBucket
+    relayed: TokenBucket | None
     connections: int = 0
     joins: int = 0
 
@@ -111,6 +123,7 @@ class _Side:
     handle: int
     incarnation: int
     bucket: TokenBucket
+    relayed: TokenBucket | None
     contested_until: float
     queue: deque[tuple[float, bytes]] = field(default_factory=deque)  # for the other side: expiry, payload
 
@@ -132,6 +145,7 @@ class Broker:
         self._entropy = entropy
         self._unix_time = unix_time
         self._limits = limits or BrokerLimits()
+        self._quota = RelayQuota(self._limits.relay) if self._limits.relay is not None else None
         self._instance = entropy(INSTANCE_LENGTH)
         self._connections: dict[int, _Connection] = {}
         self._sources: dict[IPv4Address | IPv6Address, _Source] = {}
@@ -198,7 +212,8 @@ class Broker:
         key = source_key(address)
         source = self._sources.get(key)
         if source is None and len(self._sources) < 2 * self._limits.connections:
-            source = self._sources[key] = _Source(TokenBucket(self._limits.connects_per_source, now))
+            relayed = self._quota.source_account(now) if self._quota is not None else None
+            source = self._sources[key] = _Source(TokenBucket(self._limits.connects_per_source, now), relayed)
         if source is None or len(self._connections) >= self._limits.connections:
             self._refuse_connection(connection_id, CloseCode.SERVER_FULL)
             return
@@ -219,7 +234,8 @@ class Broker:
             self._timers.arm(_Timer.SWEEP, now + SWEEP_INTERVAL)
         day, into = divmod(int(self._unix_time()), SECONDS_PER_DAY)
         observed = address if isinstance(address, IPv4Address) else None
-        self._tell(connection, Hello(self._instance, max(day, 0), SECONDS_PER_DAY - into, observed))
+        relay = self._quota.rate if self._quota is not None else 0
+        self._tell(connection, Hello(self._instance, max(day, 0), SECONDS_PER_DAY - into, observed, relay))
 
     def disconnect(self, connection_id: int, now: float) -> None:
         """The connection is gone; harmless where it was already."""
@@ -237,7 +253,10 @@ class Broker:
             return
         try:
             if isinstance(message, bytes):
-                self._carry(connection, *parse_blob(message), now)
+                if is_relayed(message):
+                    self._relay(connection, *parse_relayed(message), now)
+                else:
+                    self._carry(connection, *parse_blob(message), now)
             elif connection.texts.take(now):
                 self._obey(connection, parse_client(message), now)
             else:
@@ -282,6 +301,7 @@ class Broker:
             join.handle,
             int.from_bytes(self._entropy(_INCARNATION_LENGTH)),
             TokenBucket(self._limits.blobs_per_side, now),
+            self._quota.side_account(now) if self._quota is not None else None,
             contested_until,
         )
         self._mailboxes.setdefault(join.mailbox, {})[join.side] = side
@@ -291,6 +311,8 @@ class Broker:
         self._joins += 1
         self.tallies[Tally.JOINS] += 1
         self._tell(connection, Joined(join.handle))
+        if self._quota is not None and self._quota.spent(join.mailbox):
+            self._tell(connection, RelaySpent(join.handle))
         self._introduce(side, now)
 
     def _why_not(
@@ -385,6 +407,29 @@ class Broker:
             _, payload = side.queue.popleft()
             self._queued_octets -= len(payload)
             self.tallies[Tally.BLOBS_EXPIRED] += 1
+
+    # --- relayed frames
+
+    def _relay(self, connection: _Connection, handle: int, frame: bytes, now: float) -> None:
+        """Pass a frame on or drop it: none ever waits here."""
+        side = connection.sides.get(handle)
+        other = self._other(side) if side is not None else None
+        source = connection.source.relayed
+        if side is None or other is None or self._quota is None or side.relayed is None or source is None:
+            self.tallies[Tally.FRAMES_DROPPED_ABSENT] += 1
+            return
+        match self._quota.take(side.mailbox, side.relayed, source, len(frame), now):
+            case Over.RATE:
+                self.tallies[Tally.FRAMES_DROPPED_RATE] += 1
+            case Over.VOLUME:
+                self.tallies[Tally.FRAMES_DROPPED_VOLUME] += 1
+            case None:
+                self.tallies[Tally.FRAMES_RELAYED] += 1
+                self.tallies[Tally.OCTETS_RELAYED] += len(frame)
+                self._transmits.append((other.connection.id, build_relayed(other.handle, frame)))
+                if self._quota.spent(side.mailbox):  # it was the last one; said once, because no other follows
+                    for told in (side, other):
+                        self._tell(told.connection, RelaySpent(told.handle))
 
     # --- small change
 

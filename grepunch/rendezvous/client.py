@@ -24,11 +24,13 @@ from .events import (
     ClockSynced,
     DaysChanged,
     Disconnected,
+    FrameRelayed,
     KeyInUseTwice,
     MailboxJoined,
     PeerAbsent,
     PeerPresent,
     Refused,
+    RelayUsedUp,
     ReplacedHere,
     ServerFault,
     Welcomed,
@@ -36,6 +38,7 @@ from .events import (
 from .limits import TokenBucket
 from .messages import (
     LARGEST_BLOB,
+    LARGEST_FRAME,
     LARGEST_HANDLE,
     MAILBOX_LENGTH,
     SIDE_LENGTH,
@@ -50,13 +53,17 @@ from .messages import (
     Leave,
     Present,
     RefusalReason,
+    RelaySpent,
     Replaced,
     ServerMessage,
     StillHere,
     UsedTwice,
     build_blob,
+    build_relayed,
     build_text,
+    is_relayed,
     parse_blob,
+    parse_relayed,
     parse_server,
 )
 from .schedule import DayClock
@@ -179,6 +186,16 @@ class RendezvousClient:
         self._transmits.append(build_blob(membership.handle, blob))
         return True
 
+    def relayed(self, mailbox: bytes, frame: bytes) -> bytes | None:
+        """The message that has ``frame`` relayed to the other side, for the runner to send; None where we are not in.
+
+        It does not go through :meth:`transmits`: frames wait in a queue of the runner's, where the oldest is dropped.
+        """
+        membership = self._wanted.get(mailbox)
+        if membership is None or membership.place is not _Place.IN or len(frame) > LARGEST_FRAME:
+            return None
+        return build_relayed(membership.handle, frame)
+
     # --- what the runner reports
 
     def connected(self, now: float) -> None:
@@ -208,7 +225,7 @@ class RendezvousClient:
             return
         try:
             if isinstance(message, bytes):
-                self._take_blob(message)
+                self._take_binary(message)
             elif self._texts is not None and not self._texts.take(now):
                 self._fault(f"more than {TEXTS[0]:.0f} messages a second")
             else:
@@ -271,7 +288,7 @@ class RendezvousClient:
             self._instance = hello.instance
             self._clock = ClockSync()
         self._events.append(
-            Welcomed(hello.instance, hello.day, hello.seconds_to_next_day, hello.observed),
+            Welcomed(hello.instance, hello.day, hello.seconds_to_next_day, hello.observed, hello.relay),
         )
         self._days = DayClock(hello.day, hello.seconds_to_next_day, now)
         self._told_days = ()
@@ -283,7 +300,7 @@ class RendezvousClient:
     def _place_news(
         self,
         membership: _Membership,
-        message: Joined | JoinRefused | Present | Absent | Replaced | UsedTwice,
+        message: Joined | JoinRefused | Present | Absent | Replaced | UsedTwice | RelaySpent,
         now: float,
     ) -> None:
         mailbox = membership.mailbox
@@ -308,6 +325,8 @@ class RendezvousClient:
                 self._events.append(ReplacedHere(mailbox))
             case UsedTwice():
                 self._tell_twice(membership)
+            case RelaySpent():
+                self._events.append(RelayUsedUp(mailbox))
 
     def _put_out(self, membership: _Membership, now: float) -> None:
         """Refused or replaced: the handle still names the mailbox in what the server may yet say about it."""
@@ -321,11 +340,13 @@ class RendezvousClient:
             membership.told_twice = True
             self._events.append(KeyInUseTwice(membership.mailbox, membership.place is _Place.IN))
 
-    def _take_blob(self, message: bytes) -> None:
-        handle, payload = parse_blob(message)
+    def _take_binary(self, message: bytes) -> None:
+        relayed = is_relayed(message)
+        handle, payload = parse_relayed(message) if relayed else parse_blob(message)
         membership = self._by_handle.get(handle)
         if membership is not None and membership.place is _Place.IN:
-            self._events.append(BlobReceived(membership.mailbox, payload))
+            kind = FrameRelayed if relayed else BlobReceived
+            self._events.append(kind(membership.mailbox, payload))
 
     # --- the server's clock and calendar
 

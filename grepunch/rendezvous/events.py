@@ -10,12 +10,16 @@ from .messages import RefusalReason
 
 @dataclass(frozen=True, slots=True)
 class Welcomed:
-    """The server greeted us. ``observed`` is the address it saw us come from."""
+    """The server greeted us. ``observed`` is the address it saw us come from.
+
+    ``relay``: what it relays for each side of a mailbox, in octets per second; 0 where it does not.
+    """
 
     server_instance: bytes
     day: int
     seconds_to_next_day: int
     observed: IPv4Address | None
+    relay: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,21 @@ class BlobReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class FrameRelayed:
+    """A frame that came through the server's relay: to be authenticated by the owner, as any other."""
+
+    mailbox: bytes
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RelayUsedUp:
+    """The server relays no more for this mailbox today."""
+
+    mailbox: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ReplacedHere:
     """Another connection took our side of the mailbox; we try again after a while."""
 
@@ -106,6 +125,8 @@ ClientEvent = (
     | PeerPresent
     | PeerAbsent
     | BlobReceived
+    | FrameRelayed
+    | RelayUsedUp
     | ReplacedHere
     | KeyInUseTwice
     | Refused

@@ -11,6 +11,27 @@ SWEEP_INTERVAL = 5.0  # seconds between two looks for what has expired
 
 
 @dataclass(frozen=True, slots=True)
+class RelayLimits:
+    """What a server that relays grants, in octets; rates are per second with a burst, each way.
+
+    Whatever is over a rate is dropped and counted, as a slow line would drop it. The volume is that of a mailbox, both
+    ways together, in a day; the pair is told when it has been used up.
+    """
+
+    rate_per_side: tuple[float, float] = (1e6, 262_144.0)  # 8 Mbit/s; the burst is a quarter of a second
+    rate_per_source: tuple[float, float] = (4e6, 1_048_576.0)
+    rate_in_all: tuple[float, float] = (12.5e6, 2_097_152.0)
+    volume_per_mailbox: int = 20 * 2**30
+    volumes_kept: int = 65_536  # mailboxes whose use is remembered, also after both sides have left
+
+    @classmethod
+    def of_rate(cls, octets_per_second: float) -> RelayLimits:
+        """The limits of a server that grants each side this rate: a source four times, everyone twelve times it."""
+        side = octets_per_second
+        return cls((side, side / 4), (4 * side, side), (12.5 * side, 2 * side))
+
+
+@dataclass(frozen=True, slots=True)
 class BrokerLimits:
     """Caps of one server; the defaults suit a small machine.
 
@@ -34,6 +55,7 @@ class BrokerLimits:
     queued_octets: int = 32 * 2**20  # of all mailboxes together
     queued_for: float = 120.0  # seconds
     idle: float = 60.0  # seconds without a mailbox after which a connection is closed
+    relay: RelayLimits | None = None  # None: frames are not relayed
 
 
 class TokenBucket:

@@ -20,10 +20,12 @@ from typing import Any, NoReturn, TypeVar
 from pptp.errors import WireCause, WireError
 
 # ours: the name says which protocol and which version of it, so that a mismatch shows in the HTTP handshake
-SUBPROTOCOL = "grepunch-pptp.rendezvous.1"
+SUBPROTOCOL = "grepunch-pptp.rendezvous.2"
 
 LARGEST_TEXT = 512  # ours, because the longest message, a hello, takes about 170 characters
 LARGEST_BLOB = 4096  # ours: a handshake of 1310 octets or a control message of 900, with room to grow
+LARGEST_FRAME = 1600  # ours: a sealed frame with the largest inner packet there is, 1500 octets and 33 for the seal
+LARGEST_RELAY_RATE = 2**40  # octets per second: no number a program could not hold
 MAILBOX_LENGTH = 16  # ours: HKDF output, 128 bits nobody can guess
 SIDE_LENGTH = 16
 INSTANCE_LENGTH = 16
@@ -32,6 +34,7 @@ LARGEST_INCARNATION = 2**48 - 1  # exact in any JSON reader's number
 SECONDS_PER_DAY = 86_400
 
 _BLOB_HEADER = struct.Struct("!H")  # mailbox handle
+_FRAME_HEADER = struct.Struct("!HH")  # 0, which is no handle; mailbox handle
 LARGEST_MESSAGE = _BLOB_HEADER.size + LARGEST_BLOB  # what a WebSocket of this protocol has to carry
 
 
@@ -104,12 +107,16 @@ ClientMessage = Join | Leave | StillHere | ClockRequest
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The first message. ``observed`` is the IPv4 address the connection was seen from, None where it has none."""
+    """The first message. ``observed`` is the IPv4 address the connection was seen from, None where it has none.
+
+    ``relay`` is what the server relays for each side of a mailbox, in octets per second: 0 where it does not.
+    """
 
     instance: bytes
     day: int
     seconds_to_next_day: int
     observed: IPv4Address | None
+    relay: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +171,14 @@ class UsedTwice:
     handle: int
 
 
-ServerMessage = Hello | ClockReply | Joined | JoinRefused | Present | Absent | Replaced | UsedTwice
+@dataclass(frozen=True, slots=True)
+class RelaySpent:
+    """What the server relays for this mailbox in a day has been used up."""
+
+    handle: int
+
+
+ServerMessage = Hello | ClockReply | Joined | JoinRefused | Present | Absent | Replaced | UsedTwice | RelaySpent
 
 
 # --- fields: how each is read from JSON (ValueError where it cannot be) and written to it
@@ -234,6 +248,7 @@ _FROM_SERVER: Mapping[str, _Shape] = {
             "day": _integer(0, 2**31 - 1),
             "seconds_to_next_day": _integer(1, SECONDS_PER_DAY),
             "observed": _ADDRESS,
+            "relay": _integer(0, LARGEST_RELAY_RATE),
         },
     ),
     "clock": (ClockReply, {"id": _CLOCK_ID, "microseconds": _integer(0, 2**53 - 1)}),
@@ -243,6 +258,7 @@ _FROM_SERVER: Mapping[str, _Shape] = {
     "absent": (Absent, {"handle": _HANDLE}),
     "replaced": (Replaced, {"handle": _HANDLE}),
     "used_twice": (UsedTwice, {"handle": _HANDLE}),
+    "relay_spent": (RelaySpent, {"handle": _HANDLE}),
 }
 
 _SHAPES: Mapping[type[Any], tuple[str, Mapping[str, _Field]]] = {
@@ -329,3 +345,28 @@ def parse_blob(data: bytes) -> tuple[int, bytes]:
     if handle == 0:
         raise WireError("rendezvous blob", WireCause.BAD_VALUE, "handle 0")
     return handle, data[_BLOB_HEADER.size :]
+
+
+# --- relayed frames
+
+
+def build_relayed(handle: int, frame: bytes) -> bytes:
+    """The binary message that carries a sealed frame to or from the other side of the mailbox called ``handle``."""
+    return _FRAME_HEADER.pack(0, handle) + frame
+
+
+def is_relayed(data: bytes) -> bool:
+    """Whether a binary message is a relayed frame; else it is a blob."""
+    return data[:2] == b"\0\0"
+
+
+def parse_relayed(data: bytes) -> tuple[int, bytes]:
+    """Handle and frame (1 to :data:`LARGEST_FRAME` octets) of a relayed message; raises :class:`WireError`."""
+    if len(data) <= _FRAME_HEADER.size:
+        raise WireError("relayed frame", WireCause.TRUNCATED, f"{len(data)} octets")
+    if len(data) > _FRAME_HEADER.size + LARGEST_FRAME:
+        raise WireError("relayed frame", WireCause.OVERSIZE, f"{len(data)} octets")
+    zero, handle = _FRAME_HEADER.unpack_from(data)
+    if zero or not handle:
+        raise WireError("relayed frame", WireCause.BAD_VALUE, f"handle {handle}")
+    return handle, data[_FRAME_HEADER.size :]

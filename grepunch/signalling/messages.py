@@ -12,7 +12,7 @@ from enum import IntEnum
 from ipaddress import IPv4Address
 from typing import Any
 
-from grepunch.ports import Form
+from grepunch.ports import Form, RelayPolicy
 from pptp.errors import WireCause, WireError
 
 # ours: more addresses than a host with many interfaces would usefully offer
@@ -20,6 +20,7 @@ MAX_CANDIDATES = 16
 INSTANCE_SIZE = 8
 
 _FORM_BIT = {Form.V1: 1, Form.V0: 2}
+_POLICIES = (RelayPolicy.NEVER, RelayPolicy.ASK, RelayPolicy.AUTO)
 _LARGEST_FIELD = 0xFFFFFFFF  # a server that holds its clock back for hours must not make a number that has no place
 
 _CANDIDATES = struct.Struct("!BII4sBB")  # kind, round, round-trip time in us, external address, forms, count
@@ -28,6 +29,8 @@ _PLAN = struct.Struct("!BI8sQ")  # kind, round, server instance, start in us
 _PLAN_REPLY = struct.Struct("!BIB")  # kind, round, accepted
 _OPEN = struct.Struct("!BIB")  # kind, round, confirmed
 _REPORT = struct.Struct("!BIB")  # kind, round, count
+_SLOT_TAKEN = struct.Struct("!BI")  # kind, round
+_RELAY = struct.Struct("!BB")  # kind, policy
 _REPORT_ROW = struct.Struct("!BHHHHB")  # form, lead sent, sent, heard, heard by peer, evidence bits
 
 
@@ -40,6 +43,8 @@ class MessageKind(IntEnum):
     PLAN_REPLY = 4
     OPEN = 5
     REPORT = 6
+    RELAY = 7
+    SLOT_TAKEN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +113,21 @@ class Report:
     rows: tuple[ReportRow, ...]
 
 
-SignallingMessage = PptpMessage | Candidates | Plan | PlanReply | Open | Report
+@dataclass(frozen=True, slots=True)
+class RelayWish:
+    """What the sender's profile says of the relay; it is used where both say ``auto``. Sent once a session."""
+
+    policy: RelayPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class SlotTaken:
+    """Another peer of the sender's has a GRE session with the address that this peer comes from: no punch can work."""
+
+    round: int
+
+
+SignallingMessage = PptpMessage | Candidates | Plan | PlanReply | Open | Report | RelayWish | SlotTaken
 
 
 def build(message: SignallingMessage) -> bytes:
@@ -136,6 +155,10 @@ def build(message: SignallingMessage) -> bytes:
         case Report():
             rows = b"".join(_build_row(row) for row in message.rows)
             return _REPORT.pack(MessageKind.REPORT, message.round, len(message.rows)) + rows
+        case RelayWish(policy):
+            return _RELAY.pack(MessageKind.RELAY, _POLICIES.index(policy))
+        case SlotTaken():
+            return _SLOT_TAKEN.pack(MessageKind.SLOT_TAKEN, message.round)
 
 
 def parse(data: bytes) -> SignallingMessage:
@@ -162,6 +185,14 @@ def parse(data: bytes) -> SignallingMessage:
             return Open(number, _flag(confirmed, kind))
         case MessageKind.REPORT:
             return _parse_report(data)
+        case MessageKind.RELAY:
+            _, number = _exact(_RELAY, data, kind)
+            if number >= len(_POLICIES):
+                raise WireError("relay wish", WireCause.BAD_VALUE, f"policy {number}")
+            return RelayWish(_POLICIES[number])
+        case MessageKind.SLOT_TAKEN:
+            _, number = _exact(_SLOT_TAKEN, data, kind)
+            return SlotTaken(number)
 
 
 def _exact(layout: struct.Struct, data: bytes, kind: MessageKind) -> tuple[Any, ...]:

@@ -57,7 +57,12 @@ ROOMS = {
     "cryptography": ("pptp.crypto", "grepunch.secure"),
     "pyroute2": ("grepunch.io.netconf", "grepunch.lab"),
     "scapy": ("grepunch.io.capture",),
-    "websockets": ("grepunch.io.meeting", "grepunch.io.meeting_link", "grepunch.io.meeting_server"),
+    "websockets": (
+        "grepunch.io.framequeue",
+        "grepunch.io.meeting",
+        "grepunch.io.meeting_link",
+        "grepunch.io.meeting_server",
+    ),
     "pydantic": ("grepunch.config",),
     "pydantic_core": ("grepunch.config",),
     "click": ("grepunch.cli",),

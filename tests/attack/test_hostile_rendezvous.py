@@ -41,6 +41,7 @@ def joined(siege: Siege) -> Meetings:
         entropy=random.Random(SEED).randbytes,
         now=lambda: siege.now,
         on_change=lambda name: None,
+        on_relayed=lambda name, frame: None,
         on_notice=lambda text, peer: None,
     )
     server = meetings.servers[0]

@@ -86,7 +86,7 @@ def test_profile_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert run(["profile", "show", str(path), "--json", "--set", "punch.window=7"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["schema"] == 1
-    assert shown["punch"] == {"forms": ["v0"], "keepalive": 2.5, "window": 7.0}
+    assert shown["punch"] == {"forms": ["v0"], "keepalive": 2.5, "window": 7.0, "relay": "ask"}
     assert run(["profile", "show", str(path)]) == 0
     assert f'public_key = "{KEYS[0]}"' in capsys.readouterr().out
 

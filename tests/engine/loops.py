@@ -17,7 +17,7 @@ from grepunch.io.engine.loop import Engine
 from grepunch.io.rawgre import Destination, parse_packet
 from grepunch.io.rawsocket import SocketDrop, WireTap
 from grepunch.peer import PeerMachine
-from grepunch.ports import Form, GreFrame
+from grepunch.ports import RELAY, Form, GreFrame, Way
 from grepunch.routing import AddressTable
 from pptp.crypto.aead import Suite
 from pptp.datapath import SealedPair
@@ -38,6 +38,17 @@ def outer(source: IPv4Address, destination: IPv4Address, gre: bytes, *, options:
 
 
 @dataclass
+class FakeRelay:
+    """What a peer's machine knows of the relay."""
+
+    takes: bool = True
+    heard_at: list[float] = field(default_factory=list)
+
+    def heard(self, now: float) -> None:
+        self.heard_at.append(now)
+
+
+@dataclass
 class FakeMachine:
     """A peer whose link is up; what is not data it only notes."""
 
@@ -50,9 +61,15 @@ class FakeMachine:
     opened: list[tuple[int, bytes]] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     largest: int = 0
+    relayed: bool = False
+    relay: FakeRelay = field(default_factory=FakeRelay)
 
-    def settled_on(self, pair: SealedPair) -> bool:
-        return self.settled and pair is self.receiving
+    @property
+    def carrier(self) -> tuple[IPv4Address, Form] | Way | None:
+        return RELAY if self.relayed else self.hole
+
+    def settled_on(self, pair: SealedPair, source: object) -> bool:
+        return self.settled and pair is self.receiving and source in (RELAY, self.hole)
 
     def receive_opened(self, pair: SealedPair, protocol: int, data: bytes, source: object, now: float) -> bool:
         self.opened.append((protocol, data))
@@ -184,6 +201,21 @@ class End:
     machine: FakeMachine
     traffic: PeerTraffic
     clear: list[GreFrame]
+    frames: list[bytes] = field(default_factory=list)  # for the relay
+    relay_full: bool = False
+
+    def relay(self, traffic: PeerTraffic, frame: bytes) -> bool:
+        """The relay takes a frame, or does not."""
+        if not self.relay_full:
+            self.frames.append(frame)
+        return not self.relay_full
+
+    def receive_relayed(self, frames: Sequence[bytes]) -> list[bytes]:
+        """Let these frames come over the relay; what is written to the device."""
+        for frame in frames:
+            self.pump.relayed(self.traffic, frame)
+        written, self.device.written = self.device.written, []
+        return written
 
     def send(self) -> list[bytes]:
         """Let the loop read its device until there is no more; the packets on the wire."""
@@ -209,12 +241,14 @@ def make_pump(
     *,
     find_pair: Callable[[int], tuple[PeerTraffic, SealedPair] | None],
     clear_frame: Callable[[GreFrame], None],
+    relay: Callable[[PeerTraffic, bytes], bool] = lambda traffic, frame: False,
     now: Callable[[], float] = lambda: 0.0,
 ) -> Any:
     """The plain loop or the engine, between these fakes."""
     common: dict[str, Any] = {
         "find_pair": find_pair,
         "clear_frame": clear_frame,
+        "relay": relay,
         "settled": lambda traffic: None,
         "now": now,
     }
@@ -247,8 +281,11 @@ def make_end(
     def find_pair(index: int) -> tuple[PeerTraffic, SealedPair] | None:
         return (traffic, pair) if index == pair.local_index else None
 
-    pump = make_pump(loop, socket, device, addresses, find_pair=find_pair, clear_frame=clear.append)
-    return End(loop, pump, socket, device, machine, traffic, clear)
+    end = End(loop, None, socket, device, machine, traffic, clear)
+    end.pump = make_pump(
+        loop, socket, device, addresses, find_pair=find_pair, clear_frame=clear.append, relay=end.relay
+    )
+    return end
 
 
 def make_ends(

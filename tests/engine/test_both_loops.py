@@ -258,6 +258,86 @@ def test_noise_from_anybody_and_nonsense_from_the_peer(data: list[bytes], seed: 
     assert seen(right, good)[-1:] == [PACKET], seed
 
 
+# -- the relay --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("receiver", LOOPS)
+@pytest.mark.parametrize("sender", LOOPS)
+def test_over_the_relay_frames_are_the_same_and_so_is_what_comes_out(sender: str, receiver: str) -> None:
+    left, right = make_ends(sender, receiver)
+    left.machine.relayed = True
+    packets = [Flow().packet(b"x" * n, sequence=n, partial=False) for n in (1, 700, 1200)]
+    offer(left, *packets)
+    assert left.send() == [], "nothing goes over GRE"
+    assert "sent" not in left.machine.calls
+    assert left.traffic.tx_packets == len(left.frames) == 3
+    written = right.receive_relayed(left.frames)
+    got = written if receiver == "plain" else [packet for one in written for packet in kernel.take(one)]
+    assert got == packets
+    assert right.traffic.rx_packets == 3
+    assert len(right.machine.relay.heard_at) == 3
+    assert right.receive_relayed(left.frames) == [], "again, they are replayed"
+
+
+def test_a_train_is_cut_for_the_relay_and_elided_checksums_are_made(loop: str) -> None:
+    left, right = make_ends("engine", loop)
+    left.machine.relayed = True
+    train = Train(Flow(), b"p" * 3000, 1000)
+    left.device.waiting.append(train.read())
+    left.send()
+    assert len(left.frames) == 3
+    written = right.receive_relayed(left.frames)
+    got = written if loop == "plain" else [packet for one in written for packet in kernel.take(one)]
+    assert got == train.packets()
+
+
+def test_the_link_moves_between_relay_and_gre_with_the_next_packet(ends: tuple[End, End]) -> None:
+    left, right = ends
+    for relayed in (True, False, True):
+        left.machine.relayed = relayed
+        offer(left, PACKET)
+        packets = left.send()
+        assert (len(packets), len(left.frames)) == ((0, 1) if relayed else (1, 0))
+        assert len(right.receive_relayed(left.frames) if relayed else right.receive(packets)) == 1
+        left.frames.clear()
+
+
+def test_a_relay_that_takes_nothing_is_counted(ends: tuple[End, End]) -> None:
+    left, _ = ends
+    left.machine.relayed = left.relay_full = True
+    offer(left, PACKET)
+    left.send()
+    assert left.traffic.drops == {Drop.QUEUE_FULL: 1}
+    assert left.traffic.tx_packets == 0
+
+
+def test_what_a_relay_may_not_bring(ends: tuple[End, End]) -> None:
+    left, right = ends
+    pair = left.machine.sending_pair
+    assert pair is not None
+    forged = bytearray(pair.seal(IPV4, PACKET))
+    forged[-1] ^= 1
+    foreign = bytearray(pair.seal(IPV4, PACKET))
+    foreign[2:6] = bytes(4)
+    assert right.receive_relayed([bytes(forged), bytes(foreign), b"", b"\0\x53", b"\xff\x03\xc0\x21"]) == []
+    assert right.pump.drops[Drop.UNKNOWN_SESSION] >= 3
+    assert right.machine.receiving.drops == {Drop.BAD_TAG: 1}
+    right.machine.relay.takes = False
+    assert right.receive_relayed([pair.seal(IPV4, PACKET)]) == []
+    assert right.traffic.drops == {Drop.NOT_ALLOWED: 1}
+
+
+def test_control_over_the_relay_goes_to_the_machine(ends: tuple[End, End]) -> None:
+    left, right = ends
+    pair = left.machine.sending_pair
+    assert pair is not None
+    assert right.receive_relayed([pair.seal(LCP, b"echo")]) == []
+    assert right.machine.opened == [(LCP, b"echo")]
+    right.machine.settled = False
+    assert len(right.receive_relayed([pair.seal(IPV4, PACKET)])) == 1
+    assert right.machine.opened[1:] == [(IPV4, b"")]
+
+
 # -- checksums --------------------------------------------------------------------------------------------------
 
 

@@ -108,7 +108,9 @@ def test_a_silent_connection_that_is_doubted_is_replaced_within_seconds() -> Non
         frozen: list[asyncio.Transport] = []
 
         async def greet_and_freeze(connection: ServerConnection) -> None:
-            hello = '{"type":"hello","instance":"%s","day":1,"seconds_to_next_day":9,"observed":null}' % ("00" * 16)
+            hello = '{"type":"hello","instance":"%s","day":1,"seconds_to_next_day":9,"observed":null,"relay":0}' % (
+                "00" * 16
+            )
             await connection.send(hello)
             if not frozen:
                 frozen.append(connection.transport)

@@ -47,7 +47,14 @@ client_messages = st.one_of(
     st.builds(ClockRequest, st.integers(0, 2**32 - 1)),
 )
 server_messages = st.one_of(
-    st.builds(Hello, identifiers, st.integers(0, 2**31 - 1), st.integers(1, 86400), st.none() | st.ip_addresses(v=4)),
+    st.builds(
+        Hello,
+        identifiers,
+        st.integers(0, 2**31 - 1),
+        st.integers(1, 86400),
+        st.none() | st.ip_addresses(v=4),
+        st.integers(0, 2**40),
+    ),
     st.builds(ClockReply, st.integers(0, 2**32 - 1), st.integers(0, 2**53 - 1)),
     st.builds(Joined, handles),
     st.builds(JoinRefused, handles, st.sampled_from(RefusalReason)),
@@ -84,6 +91,7 @@ def test_the_texts_are_the_documented_ones() -> None:
         "day": 20000,
         "seconds_to_next_day": 3600,
         "observed": "192.0.2.9",
+        "relay": 0,
     }
     assert build_text(JoinRefused(1, RefusalReason.MAILBOX_FULL)) == (
         '{"type":"refused","handle":1,"reason":"mailbox_full"}'

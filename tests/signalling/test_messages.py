@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grepunch.ports import Form
+from grepunch.ports import Form, RelayPolicy
 from grepunch.signalling.messages import (
     MAX_CANDIDATES,
     Candidates,
@@ -17,9 +17,11 @@ from grepunch.signalling.messages import (
     Plan,
     PlanReply,
     PptpMessage,
+    RelayWish,
     Report,
     ReportRow,
     SignallingMessage,
+    SlotTaken,
     build,
     parse,
 )
@@ -43,6 +45,8 @@ MESSAGES = st.one_of(
     st.builds(Plan, U32, st.binary(min_size=8, max_size=8), MICROSECONDS),
     st.builds(PlanReply, U32, st.booleans()),
     st.builds(Open, U32, st.booleans()),
+    st.builds(RelayWish, st.sampled_from(RelayPolicy)),
+    st.builds(SlotTaken, U32),
     st.builds(
         Report,
         U32,
@@ -57,6 +61,8 @@ EXAMPLES: list[SignallingMessage] = [
     Plan(7, b"instance", 12.5),
     PlanReply(7, True),
     Open(7, False),
+    RelayWish(RelayPolicy.AUTO),
+    SlotTaken(7),
     Report(
         7,
         (

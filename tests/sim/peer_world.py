@@ -24,9 +24,10 @@ from grepunch.peer import (
     PeerEvent,
     PeerMachine,
     PeerState,
+    RelaySend,
     StateChanged,
 )
-from grepunch.ports import Form, GreFrame, GreSend, PathNews
+from grepunch.ports import RELAY, Form, GreFrame, GreSend, PathNews, RelayPolicy
 from grepunch.punch.path import PathState
 from grepunch.routing import AddressTable
 from grepunch.secure.exchange import KeyExchange
@@ -37,6 +38,7 @@ from pptp.crypto.aead import Suite
 from pptp.datapath import SealedPair
 from pptp.wire.ppp import Protocol
 from tests.punch import simnat
+from tests.sim.peer_parts import Meeting, MeetingClock, QueuedFrames, QueuedPackets
 
 SUITES = (Suite.AES_256_GCM, Suite.CHACHA20_POLY1305)
 INNER = {"a": IPv4Address("10.66.0.1"), "b": IPv4Address("10.66.0.2")}
@@ -46,78 +48,6 @@ VERIFYING = 2.0  # seconds that a doubted connection has to prove itself
 RECONNECTING = 0.3  # seconds for TCP, TLS, the greeting and the clock
 MOST_STEPS = 60_000  # of one run: beyond is a livelock
 MOST_AT_ONCE = 200  # timers of one host at one instant: beyond is a spin
-
-
-@dataclass
-class Meeting:
-    """The rendezvous: who is there, and what it does with blobs. Delays in seconds, one way between host and server."""
-
-    delay: float = 0.02
-    loss: float = 0.0
-    running: bool = True
-    run_number: int = 1
-    joined: dict[str, int] = field(default_factory=dict)
-    joins: int = 0
-
-
-@dataclass
-class MeetingClock:
-    """The rendezvous' clock as one host knows it, ``error`` seconds wrong."""
-
-    world: World
-    host: Host
-    error: float
-
-    @property
-    def instance(self) -> bytes:
-        return self.world.meeting.run_number.to_bytes(8, "big")
-
-    @property
-    def rtt(self) -> float:
-        return 2 * self.world.meeting.delay
-
-    @property
-    def external(self) -> IPv4Address:
-        return self.host.seen_external
-
-    def server_time(self, now: float) -> float:
-        return now - self.host.clock_base + self.error
-
-    def local_time(self, server_time: float) -> float:
-        return server_time + self.host.clock_base - self.error
-
-
-class QueuedFrames:
-    """What the pump takes for the raw socket of one host."""
-
-    def __init__(self, world: World, host: Host) -> None:
-        self.arrived: list[GreFrame] = []
-        self._world = world
-        self._host = host
-
-    def receive(self, limit: int) -> list[GreFrame]:
-        frames, self.arrived = self.arrived[:limit], self.arrived[limit:]
-        return frames
-
-    def send_frame(self, destination: IPv4Address, form: Form, frame: bytes) -> bool:
-        self._world.send_gre(self._host, GreSend(destination, form, frame))
-        return True
-
-
-class QueuedPackets:
-    """What the pump takes for the TUN device of one host."""
-
-    def __init__(self) -> None:
-        self.waiting: list[bytes] = []
-        self.written: list[bytes] = []
-
-    def read(self, limit: int) -> list[bytes]:
-        packets, self.waiting = self.waiting[:limit], self.waiting[limit:]
-        return packets
-
-    def write(self, packet: bytes) -> bool:
-        self.written.append(packet)
-        return True
 
 
 @dataclass(eq=False)
@@ -136,6 +66,7 @@ class Host:
     last_known_address: IPv4Address | None = None
     forms: tuple[Form, ...] = (Form.V1, Form.V0)
     window: float = 30.0
+    relay: RelayPolicy = RelayPolicy.NEVER
     interfaces: tuple[IPv4Interface, ...] = ()
     running: bool = False
     asleep: bool = False
@@ -145,6 +76,7 @@ class Host:
     log: list[tuple[float, PeerEvent]] = field(default_factory=list)
     sent: list[tuple[float, GreSend]] = field(default_factory=list)
     blobs: list[tuple[float, bytes]] = field(default_factory=list)
+    relayed: list[tuple[float, bytes]] = field(default_factory=list)
     timer_calls: tuple[float, int] = (-1.0, 0)
 
     @property
@@ -191,6 +123,7 @@ class Host:
             self.addresses,
             find_pair=self._find_pair,
             clear_frame=self.desk.receive,
+            relay=lambda _, frame: self.world.relay(self, frame),
             settled=lambda _: None,
             now=lambda: self.now,
         )
@@ -207,6 +140,7 @@ class Host:
                 forms=self.forms,
                 last_known_address=self.last_known_address,
                 window=self.window,
+                relay=self.relay,
             ),
             own_public_key=self.identity.public_key,
             static_secret=shared_secret(self.identity.private_key, self.peer_identity.public_key),
@@ -284,6 +218,7 @@ class World(simnat.World):
         self.lan = False
         self.gre_lost: Callable[[Host, GreSend], bool] = lambda host, send: False
         self.blob_lost: Callable[[Host, bytes], bool] = lambda host, blob: False
+        self.frame_lost: Callable[[Host, bytes], bool] = lambda host, frame: False
         low, high = sorted(
             (Identity.from_private_key(self.random.randbytes(32)) for _ in range(2)), key=lambda i: i.public_key
         )
@@ -418,6 +353,7 @@ class World(simnat.World):
         if there == host.met:
             return
         host.met = there
+        host.machine.relay_offered(there is not None and self.meeting.relays, host.now)
         if there is None:
             host.machine.mailbox_down(host.now)
         else:
@@ -437,6 +373,21 @@ class World(simnat.World):
             self.at(self.now + 1.0, lambda: self._deliver_blob(host, blob))
         elif host.running and host.name in self.meeting.joined:
             host.machine.receive_blob(blob, host.now)
+            self.settle(host)
+
+    def relay(self, host: Host, frame: bytes) -> bool:
+        """The rendezvous relays a frame of ``host``; False where there is none."""
+        host.relayed.append((self.now, frame))
+        if host.met is None or not self.meeting.relays:
+            return False
+        other = self.other_host(host)
+        if self.random.random() >= self.meeting.loss and not self.frame_lost(host, frame):
+            self.at(self.now + 2 * self.meeting.delay, lambda: self._deliver_frame(other, frame))
+        return True
+
+    def _deliver_frame(self, host: Host, frame: bytes) -> None:
+        if host.running and not host.asleep and host.name in self.meeting.joined:
+            host.pump.relayed(host.traffic, frame)
             self.settle(host)
 
     # -- GRE --------------------------------------------------------------------------------------------------
@@ -543,11 +494,14 @@ class World(simnat.World):
     def settle(self, host: Host) -> None:
         """The one exit of a host's machine."""
         for item in host.machine.transmits():
-            if isinstance(item, MailboxSend):
-                self._send_blob(host, item.blob)
-            elif isinstance(item, GreSend):
-                host.destinations.sent(item.destination, host.traffic)
-                self.send_gre(host, item)
+            match item:
+                case MailboxSend(blob=blob):
+                    self._send_blob(host, blob)
+                case RelaySend(frame=frame):
+                    self.relay(host, frame)
+                case GreSend():
+                    host.destinations.sent(item.destination, host.traffic)
+                    self.send_gre(host, item)
         events = host.machine.events()
         host.log += [(self.now, event) for event in events]
         if any(isinstance(event, MailboxDoubted) for event in events):
@@ -559,8 +513,9 @@ class World(simnat.World):
         machine = host.machine
         if machine.state is PeerState.UP:
             assert Protocol.IPV4 in machine.networks, f"up without IPv4\n{self.story()}"
-            assert machine.hole is not None, f"up without a path\n{self.story()}"
-            assert machine.path.state is PathState.ALIVE, f"up over a path that is not alive\n{self.story()}"
+            assert machine.carrier is not None, f"up without a path\n{self.story()}"
+            alive = machine.carrier is RELAY or machine.path.state is PathState.ALIVE
+            assert alive, f"up over a path that is not alive\n{self.story()}"
 
     def both_up(self) -> bool:
         return all(host.up for host in self.hosts.values())

@@ -229,7 +229,7 @@ class Inbound(Generic[TrafficT]):
         traffic, pair = found
         machine = traffic.machine
         place = (self._raw.address(source), form)
-        return _Origin(traffic, pair, place, place == machine.hole and machine.settled_on(pair))
+        return _Origin(traffic, pair, place, machine.settled_on(pair, place))
 
     def _locate(self, base: int, size: int) -> tuple[bytes, Form, int, int] | None:
         """Source, form, start and length of a sealed frame in an unusual packet; None where there is none.

@@ -10,6 +10,7 @@ from grepunch.io.engine.batches import GreBatches
 from grepunch.io.engine.inbound import Inbound
 from grepunch.io.engine.outbound import Outbound
 from grepunch.io.engine.ports import Device, Traffic
+from grepunch.io.engine.relayed import Relayed
 from grepunch.ports import GreFrame
 from pptp.datapath import SealedPair
 from pptp.errors import Drop
@@ -29,14 +30,15 @@ class Engine(Generic[TrafficT]):
         refusal: Callable[[TrafficT, int, memoryview], Drop | None],
         find_pair: Callable[[int], tuple[TrafficT, SealedPair] | None],
         clear_frame: Callable[[GreFrame], None],
+        relay: Callable[[TrafficT, bytes], bool],
         settled: Callable[[TrafficT], None],
         now: Callable[[], float],
     ) -> None:
         """``owner_of`` says whose an inner destination is, ``refusal`` why a peer's packet is not let in; ``find_pair``
-        gives peer and keys of a receiver index; ``clear_frame`` takes what is not sealed; ``settled`` is called for
-        each peer whose machine may have something to send after a batch."""
+        gives peer and keys of a receiver index; ``clear_frame`` takes what is not sealed; ``relay`` has a frame
+        relayed; ``settled`` is called for each peer whose machine may have something to send after a batch."""
         self.drops: Counter[Drop] = Counter()
-        self._outbound = Outbound(batches, device, owner_of, self.drops)
+        self._outbound = Outbound(batches, device, owner_of, relay, self.drops)
         self._inbound = Inbound(
             batches,
             device,
@@ -46,6 +48,7 @@ class Engine(Generic[TrafficT]):
             now=now,
             drops=self.drops,
         )
+        self._relayed = Relayed(device, find_pair=find_pair, refusal=refusal, now=now, drops=self.drops)
         self._errors = batches.incoming
         self._settled = settled
         self._now = now
@@ -70,6 +73,11 @@ class Engine(Generic[TrafficT]):
                     traffic.machine.heard(now)
                 traffic.touched = traffic.heard = False
                 self._settled(traffic)
+
+    def relayed(self, traffic: TrafficT, frame: bytes) -> None:
+        """Open a frame that came over the relay, in the mailbox of this peer."""
+        if self._relayed.take(traffic, frame):
+            self._settled(traffic)
 
     def take_news_hint(self) -> bool:
         """Whether the network may have said something about packets of ours since the last call (ICMP)."""

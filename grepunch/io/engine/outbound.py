@@ -16,11 +16,11 @@ from typing import Generic, TypeVar
 
 from grepunch.io.engine.batches import SLOT_SIZE, SLOTS, GreBatches, Lane
 from grepunch.io.engine.checksum import TCP_CHECKSUM, UDP_CHECKSUM, ChecksumPlace, complete, completed
-from grepunch.io.engine.ports import Device, Place, Traffic
+from grepunch.io.engine.ports import Carrier, Device, Traffic
 from grepunch.io.engine.segmenting import PREFIX, header_end, segments
 from grepunch.io.engine.virtio import HEADER, NEEDS_CSUM
 from grepunch.io.grefilter import GRE_PROTOCOL_PPP, GRE_V0_FLAGS, GRE_V1_FLAGS
-from grepunch.ports import Form
+from grepunch.ports import Form, Way
 from pptp.crypto.aead import NONCE_SIZE
 from pptp.datapath import SealedPair
 from pptp.errors import Drop
@@ -59,9 +59,9 @@ class _Route(Generic[TrafficT]):
     """What sealing for one peer needs, compiled; good while the peer has this place and these keys."""
 
     traffic: TrafficT
-    place: Place
+    carrier: Carrier
     pair: SealedPair
-    lane: Lane
+    lane: Lane | None  # None: the relay
     overhead: int
     frames: int = field(default=0)
 
@@ -70,13 +70,20 @@ class Outbound(Generic[TrafficT]):
     """See the module."""
 
     def __init__(
-        self, batches: GreBatches, device: Device, owner_of: Callable[[bytes], TrafficT | None], drops: Counter[Drop]
+        self,
+        batches: GreBatches,
+        device: Device,
+        owner_of: Callable[[bytes], TrafficT | None],
+        relay: Callable[[TrafficT, bytes], bool],
+        drops: Counter[Drop],
     ) -> None:
-        """``owner_of`` says whose an inner destination is; ``drops`` counts what is nobody's."""
+        """``owner_of`` says whose an inner destination is; ``relay`` has a frame relayed; ``drops`` counts what is
+        nobody's."""
         self._batches = batches
         self._ring = batches.outgoing
         self._device = device
         self._owner_of = owner_of
+        self._relay = relay
         self._drops = drops
         self._buffer = bytearray(_BUFFER)
         self._view = memoryview(self._buffer)
@@ -169,13 +176,16 @@ class Outbound(Generic[TrafficT]):
 
     def _seal(self, route: _Route[TrafficT], at: int, end: int) -> None:
         """Seal a plaintext of the read buffer into the next slot."""
+        pair, lane = route.pair, route.lane
+        if lane is None:
+            self._seal_for_relay(route, at, end)
+            return
         ring = self._ring
         slot = ring.count
         if slot == SLOTS:
             self._flush()
             slot = 0
         size = end - at
-        pair, lane = route.pair, route.lane
         counter = pair.sent_frames
         pair.sent_frames = counter + 1
         if lane.start:
@@ -209,6 +219,17 @@ class Outbound(Generic[TrafficT]):
                 self._touched.append(traffic)
             traffic.largest = size + route.overhead
 
+    def _seal_for_relay(self, route: _Route[TrafficT], at: int, end: int) -> None:
+        """Seal a plaintext of the read buffer into a frame of its own, and hand it to the relay."""
+        flags, protocol = INNER_HEADER.unpack_from(self._buffer, at)
+        traffic = route.traffic
+        self._frames += 1
+        if self._relay(traffic, route.pair.seal(protocol, bytes(self._view[at + PREFIX : end]), flags)):
+            traffic.tx_packets += 1
+            traffic.tx_bytes += end - at - PREFIX
+        else:
+            traffic.drops[Drop.QUEUE_FULL] += 1
+
     def _make_out(self, slot: int, size: int) -> memoryview:
         outs = self._outs[slot]
         if len(outs) >= _REMEMBERED_SIZES:
@@ -219,14 +240,16 @@ class Outbound(Generic[TrafficT]):
 
     def _find_route(self, traffic: TrafficT) -> _Route[TrafficT] | None:
         machine = traffic.machine
-        place, pair = machine.hole, machine.sending_pair
-        if place is None or pair is None:
+        carrier, pair = machine.carrier, machine.sending_pair
+        if carrier is None or pair is None:
             return None
         route = self._routes.get(traffic.name)
-        if route is None or route.place is not place or route.pair is not pair:
-            lane = self._batches.lane(place)
-            overhead = _IPV4_SIZE + AEAD_TAG + (_V1.size if place[1] is Form.V1 else _V0.size)
-            route = self._routes[traffic.name] = _Route(traffic, place, pair, lane, overhead)
+        if route is None or route.carrier is not carrier or route.pair is not pair:
+            lane, overhead = None, 0
+            if not isinstance(carrier, Way):
+                lane = self._batches.lane(carrier)
+                overhead = _IPV4_SIZE + AEAD_TAG + (_V1.size if carrier[1] is Form.V1 else _V0.size)
+            route = self._routes[traffic.name] = _Route(traffic, carrier, pair, lane, overhead)
         return route
 
     def _flush(self) -> None:

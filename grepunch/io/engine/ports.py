@@ -7,11 +7,23 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 from typing import Protocol
 
-from grepunch.ports import Form
+from grepunch.ports import Form, Way
 from pptp.datapath import SealedPair
 from pptp.errors import Drop
 
 Place = tuple[IPv4Address, Form]
+Carrier = Place | Way
+
+
+class Relay(Protocol):
+    """What is known of the relay towards a peer."""
+
+    @property
+    def takes(self) -> bool:
+        """Whether frames of the peer are taken from it."""
+
+    def heard(self, now: float) -> None:
+        """An authentic frame came out of it."""
 
 
 class Machine(Protocol):
@@ -22,17 +34,21 @@ class Machine(Protocol):
         """The network protocols that are open."""
 
     @property
-    def hole(self) -> Place | None:
-        """Where data goes; None while there is no path. The same object as long as it stays the same place."""
+    def carrier(self) -> Carrier | None:
+        """Where data goes; None while there is no way. The same object as long as it stays the same place."""
+
+    @property
+    def relay(self) -> Relay:
+        """What is known of the relay."""
 
     @property
     def sending_pair(self) -> SealedPair | None:
         """The keys to seal with."""
 
-    def settled_on(self, pair: SealedPair) -> bool:
-        """Whether a frame under ``pair`` from the hole tells nothing new about keys or path."""
+    def settled_on(self, pair: SealedPair, source: Carrier) -> bool:
+        """Whether a frame under ``pair`` from ``source`` tells nothing new about keys or paths."""
 
-    def receive_opened(self, pair: SealedPair, protocol: int, data: bytes, source: Place, now: float) -> bool:
+    def receive_opened(self, pair: SealedPair, protocol: int, data: bytes, source: Carrier, now: float) -> bool:
         """What a sealed frame held that is not data, or with no ``data`` that data came; False: drop the frame."""
 
     def heard(self, now: float) -> None:

@@ -1,0 +1,67 @@
+"""What of a server's relay is left: for a side, for a source address, for a mailbox in a day, and for everyone.
+
+The broker asks for every frame. Nothing here waits: a frame is relayed now or dropped.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from .limits import RelayLimits, TokenBucket
+
+# ours, because a mailbox has another name every day
+REMEMBERED_FOR = 86_400.0
+
+
+class Over(Enum):
+    """Which limit a frame would have gone over."""
+
+    RATE = auto()
+    VOLUME = auto()
+
+
+class RelayQuota:
+    """The accounts of one server; times in seconds, amounts in octets."""
+
+    def __init__(self, limits: RelayLimits) -> None:
+        self._limits = limits
+        self._everyone: TokenBucket | None = None
+        self._used: dict[bytes, tuple[float, int]] = {}  # mailbox: since when, how much
+
+    @property
+    def rate(self) -> int:
+        """What a side gets, for the greeting."""
+        return int(self._limits.rate_per_side[0])
+
+    def side_account(self, now: float) -> TokenBucket:
+        """For a side that has joined."""
+        return TokenBucket(self._limits.rate_per_side, now)
+
+    def source_account(self, now: float) -> TokenBucket:
+        """For a source address that is new."""
+        return TokenBucket(self._limits.rate_per_source, now)
+
+    def spent(self, mailbox: bytes) -> bool:
+        """Whether a mailbox has used up its day."""
+        _, used = self._used.get(mailbox, (0.0, 0))
+        return used >= self._limits.volume_per_mailbox
+
+    def take(self, mailbox: bytes, side: TokenBucket, source: TokenBucket, octets: int, now: float) -> Over | None:
+        """Charge a frame to all accounts; the limit that forbids it, or None where it may pass."""
+        since, used = self._used.get(mailbox, (now, 0))
+        if used >= self._limits.volume_per_mailbox:
+            return Over.VOLUME
+        if mailbox not in self._used and not self._make_room(now):
+            return Over.VOLUME
+        if self._everyone is None:
+            self._everyone = TokenBucket(self._limits.rate_in_all, now)
+        if not (side.take(now, octets) and source.take(now, octets) and self._everyone.take(now, octets)):
+            return Over.RATE
+        self._used[mailbox] = (since, used + octets)
+        return None
+
+    def _make_room(self, now: float) -> bool:
+        """Forget yesterday's mailboxes, where there are many; whether there is room for another."""
+        if len(self._used) >= self._limits.volumes_kept:
+            self._used = {m: account for m, account in self._used.items() if now - account[0] < REMEMBERED_FOR}
+        return len(self._used) < self._limits.volumes_kept

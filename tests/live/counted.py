@@ -1,0 +1,80 @@
+"""A stream of numbered UDP packets both ways between two hosts, each of which notes what came, and when.
+
+``python -m tests.live.counted OWN PEER RATE`` sends ``RATE`` packets a second to ``PEER`` until SIGTERM, goes on
+listening for two seconds, and prints one JSON object: ``sent`` and ``heard``, both lists of [number, clock], where the
+clock is that of the machine (all hosts of a lab share it).
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import struct
+import sys
+import time
+from ipaddress import IPv4Address
+from typing import Any
+
+from grepunch.lab.node import Node, Program
+
+PORT = 5002
+SIZE = 1000  # octets of a packet's payload
+LINGER = 2.0  # seconds for the last ones to come
+_NUMBER = struct.Struct("!I")
+
+
+def main(own: str, peer: str, rate: float) -> None:
+    """See the module."""
+    end = [float("inf")]
+    signal.signal(signal.SIGTERM, lambda *_: end.__setitem__(0, min(end[0], time.monotonic())))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
+        link.bind((own, PORT))
+        link.setblocking(False)
+        sent: list[tuple[int, float]] = []
+        heard: list[tuple[int, float]] = []
+        print("ready", file=sys.stderr, flush=True)
+        began = time.monotonic()
+        while (now := time.monotonic()) < end[0] + LINGER:
+            while now < end[0] and len(sent) < (now - began) * rate:
+                try:
+                    link.sendto(_NUMBER.pack(len(sent)).ljust(SIZE, b"\0"), (peer, PORT))
+                except OSError:
+                    break  # a full queue: the number is tried again
+                sent.append((len(sent), time.monotonic()))
+            try:
+                while True:
+                    heard.append((_NUMBER.unpack_from(link.recv(2048))[0], time.monotonic()))
+            except BlockingIOError:
+                time.sleep(0.5 / rate)
+    print(json.dumps({"sent": sent, "heard": heard}))
+
+
+def start(node: Node, own: IPv4Address, peer: IPv4Address, rate: float) -> Program:
+    """Start one end on its host; it sends when this returns."""
+    program = node.start_python("tests.live.counted", str(own), str(peer), str(rate))
+    program.wait_for("ready", 20)
+    return program
+
+
+def finish(one: Program, other: Program, timeout: float) -> list[dict[str, Any]]:
+    """End both; per direction: ``lost`` (when each missing packet was sent), ``repeated`` (how many)."""
+    reports: list[dict[str, Any]] = []
+    for end in (one, other):
+        end.process.terminate()
+    for end in (one, other):
+        end.wait(timeout)
+        reports.append(json.loads(end.stdout))
+    ways = []
+    for sender, receiver in ((0, 1), (1, 0)):
+        numbers = [number for number, _ in reports[receiver]["heard"]]
+        there = set(numbers)
+        lost = [at for number, at in reports[sender]["sent"] if number not in there]
+        ways.append({
+            "sent": len(reports[sender]["sent"]), "lost": lost, "repeated": len(numbers) - len(there),
+        })  # fmt: skip
+    return ways
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]))

@@ -1,0 +1,147 @@
+"""The relay with real endpoints: it carries what GRE cannot, loses nothing on the way to GRE and holds nothing back."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from grepunch.lab.node import LabError
+from grepunch.lab.topology import Lab
+from grepunch.scenario import INNER, Scenario
+from tests.live import counted
+from tests.live.live_support import RunInLab
+
+AUTO = 'relay = "auto"'
+FAST = 1000.0  # Mbit/s: no quota in the way
+RATE = 400.0  # counted packets a second, each way
+
+NO_GRE = "table ip closed {\nchain forward { type filter hook forward priority -10; ip protocol gre drop; }\n}\n"
+GRE_AGAIN = "table ip closed\ndelete table ip closed\n"
+
+
+def both_up(scenario: Scenario, timeout: float = 25.0) -> tuple[dict[str, Any], dict[str, Any]]:
+    scenario.start_rendezvous()
+    scenario.start("a")
+    scenario.start("b")
+    return scenario.up(timeout)
+
+
+def over_the_relay(nat_a: str, nat_b: str) -> dict[str, Any]:
+    with Lab(nat_a, nat_b) as lab:
+        scenario = Scenario(lab, punch=f"window = 5\n{AUTO}", relay=FAST)
+        up = both_up(scenario)
+        transfer = scenario.transfer(5_000_000, 60)
+        ping = scenario.ping("b", 5)
+        scenario.wait_for("b", "notice", 30, level="info")
+        status = scenario.status("b")["peers"][0]
+        end = scenario.end()
+        return {"up": up, "transfer": transfer, "ping": ping, "status": status, "end": end}
+
+
+@pytest.mark.parametrize(("nat_a", "nat_b"), [("G4", "G2"), ("G2S", "G6")])
+def test_a_pair_that_gre_cannot_join_is_joined_by_the_relay(run_in_lab: RunInLab, nat_a: str, nat_b: str) -> None:
+    seen = run_in_lab(over_the_relay, nat_a=nat_a, nat_b=nat_b, timeout=110)
+    for up in seen["up"]:
+        assert up["carrier"] == "relay"
+        assert "path" not in up
+        assert up["reason"]
+    assert seen["transfer"]["sha256_match"]
+    assert seen["ping"]["lost"] == 0
+    assert seen["status"]["stage"] == "up"
+    assert seen["status"]["carrier"] == "relay"
+    assert "died" in seen["status"]["relay_reason"], "why there is no direct path"
+    assert seen["status"]["mtu"] == 1335
+    assert seen["end"] == []
+
+
+def there_and_back() -> dict[str, Any]:
+    with Lab("G2S", "G2S") as lab:
+        lab.a.boxes[-1].node.nft(NO_GRE)
+        scenario = Scenario(lab, punch=AUTO, relay=FAST)
+        up = both_up(scenario)
+        ends = [
+            counted.start(scenario.peers[name].host, INNER[name], INNER[other], RATE) for name, other in ("ab", "ba")
+        ]
+        began = time.monotonic()  # from here on both listen
+        time.sleep(1.0)
+        lab.a.boxes[-1].node.nft(GRE_AGAIN)
+        for name in "ab":
+            scenario.wait_for(name, "path_changed", 40, carrier="direct")
+        time.sleep(1.5)
+        cut = time.monotonic()
+        lab.a.boxes[-1].node.nft(NO_GRE)
+        for name in "ab":
+            scenario.wait_for(name, "path_changed", 40, carrier="relay")
+        back = time.monotonic()
+        time.sleep(1.0)
+        ways = counted.finish(ends[0], ends[1], 60)
+        stages = [e["stage"] for e in scenario.events("b") if e["event"] == "state_changed"]
+        return {"up": up, "ways": ways, "began": began, "cut": cut, "back": back, "stages": stages}
+
+
+def test_a_stream_moves_to_gre_without_a_loss_or_a_repetition_and_back_when_gre_dies(run_in_lab: RunInLab) -> None:
+    seen = run_in_lab(there_and_back, timeout=110)
+    assert {up["carrier"] for up in seen["up"]} == {"relay"}
+    for way in seen["ways"]:
+        assert way["sent"] > 0
+        assert way["repeated"] == 0
+        # nothing is lost but what went into the hole between its death and the move
+        lost = [at for at in way["lost"] if at >= seen["began"]]
+        assert [at for at in lost if not seen["cut"] - 0.1 <= at <= seen["back"]] == []
+    assert "lost" not in seen["stages"], "the link was up all the time"
+
+
+def slow_line(rate: str) -> dict[str, Any]:
+    """A transfer over a relay behind a slow line, and pings beside it."""
+    with Lab("G4", "G2") as lab:
+        scenario = Scenario(lab, punch=AUTO, relay=FAST)
+        both_up(scenario)
+        for node, interface in ((lab.a.boxes[-1].node, "wan"), (lab.wan, "a")):
+            node.run("tc", "qdisc", "add", "dev", interface, "root", "tbf", "rate", rate, "burst", "16kb",
+                     "latency", "50ms")  # fmt: skip
+        scenario.start_transfer_server()
+        transfer = scenario.start_transfer(3_000_000)
+        time.sleep(1.5)
+        pings = scenario.ping("b", 10, interval=0.3)
+        if transfer.process.poll() is not None:
+            raise LabError("the transfer was over before the pings were")
+        return {"pings": pings}
+
+
+def test_a_slow_relay_drops_instead_of_holding_back(run_in_lab: RunInLab) -> None:
+    seen = run_in_lab(slow_line, rate="2mbit", timeout=100)
+    assert seen["pings"]["lost"] < 10
+    assert seen["pings"]["rtt_seconds_median"] < 0.8
+
+
+def without_consent(policy_a: str, policy_b: str) -> dict[str, Any]:
+    with Lab("G4", "G2") as lab:
+        scenario = Scenario(lab, punch="window = 5", relay=FAST)
+        scenario.start_rendezvous()
+        scenario.start("a", "--set", f"punch.relay={policy_a}")
+        scenario.start("b", "--wait", "8s", "--set", f"punch.relay={policy_b}")
+        verdict, code = scenario.verdict("b", 40)
+        return {"verdict": verdict, "code": code, "told": [e for e in scenario.events("b") if e["event"] == "notice"]}
+
+
+@pytest.mark.parametrize(
+    ("policy_a", "policy_b", "words", "advice"),
+    [
+        ("auto", "never", "", "ask who runs it"),
+        ("auto", "ask", "wants to be asked", "--set punch.relay=auto"),
+        ("never", "auto", "the peer's profile does not allow the relay", "ask who runs it"),
+    ],
+)
+def test_without_both_sides_consent_it_ends_blocked_and_says_how_to_allow_it(
+    run_in_lab: RunInLab, policy_a: str, policy_b: str, words: str, advice: str
+) -> None:
+    seen = run_in_lab(without_consent, policy_a=policy_a, policy_b=policy_b)
+    verdict = seen["verdict"]
+    assert (verdict["result"], seen["code"]) == ("nat_blocked", 12)
+    assert words in verdict["facts"].get("relay", "")
+    assert bool(words) == ("relay" in verdict["facts"])
+    assert advice in verdict["advice"]
+    asked = [event["text"] for event in seen["told"] if "--set punch.relay=auto" in event["text"]]
+    assert bool(asked) == (policy_b == "ask")

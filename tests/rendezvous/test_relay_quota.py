@@ -1,0 +1,220 @@
+"""What the server relays, and what it does not: not offered, nobody there, over a rate, over the day's volume."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grepunch.rendezvous.broker import Tally
+from grepunch.rendezvous.events import BlobReceived, FrameRelayed, PeerPresent, RelayUsedUp, Welcomed
+from grepunch.rendezvous.limits import BrokerLimits, RelayLimits, TokenBucket
+from grepunch.rendezvous.messages import (
+    LARGEST_FRAME,
+    build_blob,
+    build_relayed,
+    is_relayed,
+    parse_blob,
+    parse_relayed,
+)
+from grepunch.rendezvous.quota import REMEMBERED_FOR, Over, RelayQuota
+from pptp.errors import WireCause, WireError
+from tests.rendezvous.meeting_support import ALICE, BOB, MAILBOX, PLAIN, Peer, run, serving
+from tests.rendezvous.rendezvous_world import Peer as SimulatedPeer
+from tests.rendezvous.rendezvous_world import World, pair
+
+RELAYING = BrokerLimits(relay=RelayLimits())
+
+
+def relay(world: World, peer: SimulatedPeer, frame: bytes) -> None:
+    message = peer.machine.relayed(MAILBOX, frame)
+    assert message is not None
+    assert peer.connection is not None
+    world.post(peer.delay, peer.connection, True, message)
+    world.run(0.2)
+
+
+@given(st.integers(1, 65535), st.binary(min_size=1, max_size=64))
+@settings(max_examples=50)
+def test_a_relayed_frame_is_read_as_it_was_built_and_never_taken_for_a_blob(handle: int, frame: bytes) -> None:
+    message = build_relayed(handle, frame)
+    assert is_relayed(message)
+    assert parse_relayed(message) == (handle, frame)
+    assert not is_relayed(build_blob(handle, frame))
+    with pytest.raises(WireError):
+        parse_blob(message)
+
+
+@pytest.mark.parametrize(
+    ("message", "cause"),
+    [
+        (b"\0\0", WireCause.TRUNCATED),
+        (b"\0\0\0\1", WireCause.TRUNCATED),
+        (b"\0\0\0\0x", WireCause.BAD_VALUE),
+        (b"\0\1\0\1x", WireCause.BAD_VALUE),
+        (bytes(3) + b"\1" + bytes(LARGEST_FRAME + 1), WireCause.OVERSIZE),
+    ],
+)
+def test_a_malformed_relayed_frame_is_refused(message: bytes, cause: WireCause) -> None:
+    with pytest.raises(WireError) as caught:
+        parse_relayed(message)
+    assert caught.value.cause is cause
+
+
+def test_frames_pass_both_ways_under_the_receivers_handle_and_the_greeting_tells_the_rate() -> None:
+    world = World(limits=RELAYING)
+    alice, bob = pair(world)
+    assert [event.relay for event in alice.take(Welcomed)] == [1_000_000]
+    relay(world, alice, b"one")
+    relay(world, bob, b"two")
+    assert bob.take(FrameRelayed) == [FrameRelayed(MAILBOX, b"one")]
+    assert alice.take(FrameRelayed) == [FrameRelayed(MAILBOX, b"two")]
+    assert world.broker.tallies[Tally.FRAMES_RELAYED] == 2
+    assert world.broker.tallies[Tally.OCTETS_RELAYED] == 6
+
+
+def test_a_server_that_does_not_relay_says_so_and_drops() -> None:
+    world = World()
+    alice, bob = pair(world)
+    assert [event.relay for event in alice.take(Welcomed)] == [0]
+    relay(world, alice, b"one")
+    assert bob.take(FrameRelayed) == []
+    assert world.broker.tallies[Tally.FRAMES_DROPPED_ABSENT] == 1
+
+
+def test_a_frame_for_nobody_does_not_wait() -> None:
+    world = World(limits=RELAYING)
+    alice = world.peer()
+    alice.machine.join(MAILBOX, ALICE, world.now)
+    alice.connect()
+    world.run(1.0)
+    relay(world, alice, b"early")
+    bob = world.peer("203.0.113.2")
+    bob.machine.join(MAILBOX, BOB, world.now)
+    bob.connect()
+    world.run(1.0)
+    assert bob.take(FrameRelayed) == []
+    assert world.broker.queued_octets == 0
+
+
+def test_a_frame_of_a_mailbox_that_is_not_joined_goes_nowhere() -> None:
+    world = World(limits=RELAYING)
+    _, bob = pair(world)
+    mallory = world.peer("192.0.2.66")
+    mallory.connect()
+    world.run(1.0)
+    assert mallory.machine.relayed(MAILBOX, b"x") is None
+    assert mallory.connection is not None
+    for handle in range(1, 20):
+        world.post(0.01, mallory.connection, True, build_relayed(handle, b"x"))
+    world.run(1.0)
+    assert bob.take(FrameRelayed) == []
+    assert world.broker.tallies[Tally.FRAMES_DROPPED_ABSENT] == 19
+
+
+def test_over_the_rate_frames_are_dropped_and_counted_and_the_rate_comes_through() -> None:
+    world = World(limits=BrokerLimits(relay=RelayLimits.of_rate(10_000.0)))
+    alice, bob = pair(world)
+    assert alice.connection is not None
+    for _ in range(100):
+        message = alice.machine.relayed(MAILBOX, bytes(1000))
+        assert message is not None
+        world.post(0.01, alice.connection, True, message)
+        world.run(0.02)
+    passed, dropped = len(bob.take(FrameRelayed)), world.broker.tallies[Tally.FRAMES_DROPPED_RATE]
+    assert passed + dropped >= 99
+    assert 20 <= passed <= 23, "two seconds at ten a second, and the burst"
+
+
+def test_a_source_cannot_have_more_by_joining_more() -> None:
+    quota = RelayQuota(RelayLimits.of_rate(1000.0))
+    source = quota.source_account(0.0)
+    granted = 0
+    for number in range(50):
+        side = quota.side_account(0.0)
+        while quota.take(b"%16d" % number, side, source, 50, 0.0) is None:
+            granted += 50
+    assert granted == 1000
+
+
+def test_everyone_together_gets_what_the_server_has() -> None:
+    quota = RelayQuota(RelayLimits.of_rate(1000.0))
+    granted = 0
+    for number in range(50):
+        side, source = quota.side_account(0.0), quota.source_account(0.0)
+        while quota.take(b"%16d" % number, side, source, 50, 0.0) is None:
+            granted += 50
+    assert granted == 2000
+
+
+def test_when_the_days_volume_is_used_up_both_are_told_once_and_told_again_when_they_return() -> None:
+    world = World(limits=BrokerLimits(relay=replace(RelayLimits(), volume_per_mailbox=2500)))
+    alice, bob = pair(world)
+    for _ in range(5):
+        relay(world, alice, bytes(1000))
+    assert len(bob.take(FrameRelayed)) == 3
+    assert alice.take(RelayUsedUp) == bob.take(RelayUsedUp) == [RelayUsedUp(MAILBOX)]
+    assert world.broker.tallies[Tally.FRAMES_DROPPED_VOLUME] == 2
+    alice.close()
+    bob.close()
+    world.run(1.0)
+    alice.connect()
+    world.run(1.0)
+    assert len(alice.take(RelayUsedUp)) == 2, "leaving does not give the volume back"
+
+
+def plenty(now: float) -> TokenBucket:
+    return TokenBucket((1e9, 1e9), now)
+
+
+def test_the_memory_of_volumes_has_a_cap_and_yesterdays_are_forgotten() -> None:
+    quota = RelayQuota(replace(RelayLimits(), volumes_kept=3))
+    for number in range(3):
+        assert quota.take(b"%16d" % number, plenty(0.0), plenty(0.0), 1, 0.0) is None
+    assert quota.take(b"another", plenty(1.0), plenty(1.0), 1, 1.0) is Over.VOLUME
+    later = REMEMBERED_FOR + 1.0
+    assert quota.take(b"another", plenty(later), plenty(later), 1, later) is None
+
+
+def test_frames_cross_a_real_server_beside_blobs() -> None:
+    async def test() -> None:
+        async with (
+            serving(replace(PLAIN, limits=RELAYING)) as port,
+            Peer(f"ws://127.0.0.1:{port}", ALICE) as alice,
+            Peer(f"ws://127.0.0.1:{port}", BOB) as bob,
+        ):
+            await alice.wait_for(PeerPresent)
+            assert alice.client.relay(MAILBOX, b"frame")
+            alice.client.send(MAILBOX, b"blob")
+            assert (await bob.wait_for(FrameRelayed)).frame == b"frame"
+            assert (await bob.wait_for(BlobReceived)).payload == b"blob"
+            assert not alice.client.relay(b"n" * 16, b"frame")
+            assert not alice.client.relay(MAILBOX, bytes(LARGEST_FRAME + 1))
+
+    run(test())
+
+
+def test_a_sender_that_is_faster_than_its_connection_drops_the_oldest() -> None:
+    """A burst in one go: more than the socket takes at once, and more than may wait."""
+
+    async def test() -> None:
+        limits = BrokerLimits(relay=RelayLimits.of_rate(1e9))
+        async with (
+            serving(replace(PLAIN, limits=limits)) as port,
+            Peer(f"ws://127.0.0.1:{port}", ALICE) as alice,
+            Peer(f"ws://127.0.0.1:{port}", BOB) as bob,
+        ):
+            await alice.wait_for(PeerPresent)
+            for number in range(20_000):
+                alice.client.relay(MAILBOX, number.to_bytes(4, "big") + bytes(1400))
+            await bob.wait_for(FrameRelayed)
+            await asyncio.sleep(0.3)
+            came = [int.from_bytes(e.frame[:4], "big") for e in bob.seen if isinstance(e, FrameRelayed)]
+            assert came == sorted(came)
+            assert alice.client.frames_dropped > 10_000
+            assert len(came) + alice.client.frames_dropped <= 20_000
+
+    run(test())
