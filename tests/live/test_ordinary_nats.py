@@ -8,7 +8,7 @@ import pytest
 
 from grepunch.lab.topology import Lab, SidePlan
 from tests.live.live_support import RunInLab
-from tests.live.ordinary_support import CELLS, INNER, Ordinary, ping, transfer
+from tests.live.ordinary_support import CELLS, INNER, Ordinary, link_local, ping, transfer
 
 
 def behind(nat: str) -> dict[str, Any]:
@@ -38,13 +38,17 @@ def test_a_client_behind_a_helper_comes_up_and_carries(run_in_lab: RunInLab, nat
 
 
 def two_behind_one() -> dict[str, Any]:
-    """Two hosts behind one NAT, at the same time; one goes, the other stays."""
+    """Two hosts behind one NAT, at the same time, over IPv4 and IPv6; one goes, the other stays."""
     with Lab(SidePlan.of("G3", hosts=2)) as lab:
         world = Ordinary(lab, CELLS["mppe128"])
         server = world.serve()
         clients = [world.dial(host, user=user) for host, user in zip(lab.a.hosts, ("alice", "bob"), strict=True)]
         inner = [client.wait("session_up")["own_address"] for client in clients]
         pinged = [ping(host, str(INNER)) for host in lab.a.hosts] + [ping(lab.meet, one) for one in inner]
+        served = link_local(lab.meet, "pptp-srv")
+        for number, host in enumerate(lab.a.hosts, 1):
+            pinged.append(ping(host, f"{served}%pptp-cli{number}"))
+            pinged.append(ping(lab.meet, f"{link_local(host, f'pptp-cli{number}')}%pptp-srv", 1300))
         sources = {session["source"] for session in server.status()["ordinary"]["sessions"]}
         clients[0].running.stop()
         server.wait("session_down", peer="alice")
