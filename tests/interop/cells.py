@@ -55,7 +55,7 @@ class Cell:
         return f"reorder type {self.disorder}" if self.disorder else "link"
 
     def __str__(self) -> str:
-        return f"{self.role} {self.kind} {self.test}"
+        return f"{self.role} {self.kind.authentication} {self.kind.encryption} {self.test}"
 
 
 @dataclass(slots=True)
@@ -111,7 +111,9 @@ class Bench:
             taken.stop()
             word = self.endpoint.verdict() if self.endpoint is not None else ""
             self._clean()
-        result = "up" if not detail else word or ("link_lost" if self.seen else "not_up")
+        if word in ("", "up", "terminated"):  # it did not know of anything wrong
+            word = "link_lost" if self.seen else "not_up"
+        result = word if detail else "up"
         return Row(
             PEERS[cell.role], cell.role, cell.kind.authentication, cell.kind.encryption, cell.test, result,
             ok=not detail, seconds=round(time.monotonic() - begun, 1), seen=self.seen, detail=detail,
@@ -201,7 +203,7 @@ class Bench:
     def _judge_capture(self, cell: Cell) -> None:
         """No malformed packet, no expert error, and with encryption no network frame in clear."""
         path = self.node.directory / f"{self.node.name}-{WAN}.pcap"
-        found = wire.complaints(path)
+        found = wire.complaints(path, data_port=_TRANSFER_PORT)
         if found:
             raise Contradiction("tshark objects to:\n" + "\n".join(found[:20]))
         counts = wire.protocols(path)

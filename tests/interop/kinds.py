@@ -33,9 +33,6 @@ class Kind:
         """The line with which pppd tells that this encryption has begun, after ``MPPE ``."""
         return f"{self.strength}-bit {'stateful' if self.stateful else 'stateless'} compression enabled"
 
-    def __str__(self) -> str:
-        return self.authentication if not self.strength else f"{self.authentication} {self.encryption}"
-
     def profile_sections(self) -> str:
         """``[legacy]`` of a profile of ours."""
         allow = [self.authentication, f"mppe{self.strength}" if self.strength else "cleartext"]

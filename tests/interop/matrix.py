@@ -108,6 +108,9 @@ def main(arguments: Sequence[str]) -> int:
     if options.list:
         print("\n".join(map(str, cells)))
         return 0
+    if not cells:
+        print("interop: no such cell; --list names them", file=sys.stderr)
+        return 2
     logs = Path(tempfile.mkdtemp(prefix="grepunch-interop-"))
     begun = time.monotonic()
     try:

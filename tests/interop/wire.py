@@ -54,11 +54,12 @@ def protocols(path: Path) -> Counter[int]:
     return Counter(frame.protocol for frame in gre_frames(capture.read(path)))
 
 
-def complaints(path: Path) -> list[str]:
-    """What tshark finds malformed or calls an error, one line each."""
+def complaints(path: Path, *, data_port: int) -> list[str]:
+    """What tshark finds malformed or calls an error, one line each; ``data_port`` of TCP inside carries no protocol."""
     done = subprocess.run(
         [
-            "tshark", "-n", "-r", str(path), "-Y", f"_ws.malformed || _ws.expert.severity == {_EXPERT_ERROR}",
+            "tshark", "-n", "-r", str(path), "-d", f"tcp.port=={data_port},data",
+            "-Y", f"_ws.malformed || _ws.expert.severity == {_EXPERT_ERROR}",
             "-T", "fields", "-e", "frame.number", "-e", "frame.protocols", "-e", "_ws.expert.message",
         ],
         capture_output=True, text=True, timeout=300, check=True,
