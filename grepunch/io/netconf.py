@@ -246,9 +246,19 @@ def remove_leftovers(profile: str) -> list[str]:
 
 
 def host_interfaces(own: str) -> list[IPv4Interface]:
-    """This host's IPv4 addresses with their networks, without loopback and without the interface ``own``."""
-    others = _with_netlink(lambda netlink: list(_addresses_of_others(netlink, own)))
-    return [address for _, address in others if isinstance(address, IPv4Interface) and not address.ip.is_loopback]
+    """This host's IPv4 addresses with their networks, without loopback, the interface ``own`` and others of ours."""
+
+    def work(netlink: IPRoute) -> tuple[set[str], list[tuple[str, Interface]]]:
+        links = netlink.get_links()
+        tunnels = {_name(link) for link in links if str(link.get_attr("IFLA_IFALIAS")).startswith(ALIAS_PREFIX)}
+        return tunnels, list(_addresses_of_others(netlink, own))
+
+    tunnels, others = _with_netlink(work)
+    return [
+        address
+        for name, address in others
+        if isinstance(address, IPv4Interface) and not address.ip.is_loopback and name not in tunnels
+    ]
 
 
 def _with_netlink(work: Callable[[IPRoute], ResultT]) -> ResultT:

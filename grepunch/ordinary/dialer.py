@@ -14,6 +14,7 @@ from grepunch.dialing import run_command
 from grepunch.interface import host_verdicts
 from grepunch.io.callgre import CallGre
 from grepunch.io.clock import entropy, now
+from grepunch.io.hostnet import has_ipv6
 from grepunch.io.streams import ConnectFailed, Stream, connect
 from grepunch.options import EndpointOptions
 from grepunch.ordinary.calls import Call, CallPump, CallTable
@@ -88,7 +89,7 @@ class OrdinaryDialer:
         self._recording = recording
         self.ready = False
         self._hidden = secret_variables(profile)
-        self._config = dialling_terms(profile, password)
+        self._config = dialling_terms(profile, password, ipv6=has_ipv6())
         self._interface = CallInterface(profile)
         self._stories = CallStories(reporter)
         self._connection: Connection | None = None

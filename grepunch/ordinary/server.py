@@ -19,7 +19,7 @@ from grepunch.config import Profile, users_file
 from grepunch.interface import host_verdicts
 from grepunch.io.callgre import CallGre
 from grepunch.io.clock import entropy, now
-from grepunch.io.forwarding import forwards_ipv4
+from grepunch.io.hostnet import forwards_ipv4, has_ipv6
 from grepunch.io.limits import raise_descriptor_limit
 from grepunch.io.streams import Stream, listen
 from grepunch.ordinary.admission import Admission as Book
@@ -100,7 +100,7 @@ class OrdinaryServer:
         pool = profile.interface.pool
         self._pool = AddressPool(pool or self._own.network, self._own.ip)
         self._identifier = random_identifier(entropy(8))
-        self._config = serving_terms(profile, self._users.credential, self._identifier)
+        self._config = serving_terms(profile, self._users.credential, self._identifier, ipv6=has_ipv6())
         limits = Limits(self._listen.max_sessions, self._listen.max_sessions_per_source, profile.auth.session_policy)
         self._book: Book[Call] = Book(limits)
         self._answers = Answers(

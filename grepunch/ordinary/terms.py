@@ -60,7 +60,9 @@ def device_name(profile: Profile) -> str:
     return chosen or f"{profile.interface.name[:10]}-pptp"
 
 
-def serving_terms(profile: Profile, lookup: Lookup, interface_identifier: bytes) -> OrdinaryConfig:
+def serving_terms(
+    profile: Profile, lookup: Lookup, interface_identifier: bytes, *, ipv6: bool = True
+) -> OrdinaryConfig:
     """For every client. Raises :class:`Failure` where this machine has no RC4 and the profile wants it."""
     users = Users(lookup)
     make: dict[AuthMethod, Authenticator] = {
@@ -72,12 +74,13 @@ def serving_terms(profile: Profile, lookup: Lookup, interface_identifier: bytes)
         authenticators=tuple(make[method] for method in methods(profile)),
         mppe=_mppe(profile),
         mru=_mru(profile),
+        ipv6=ipv6,
         interface_identifier=interface_identifier,
     )
     return OrdinaryConfig(dials=False, terms=terms)
 
 
-def dialling_terms(profile: Profile, password: str) -> OrdinaryConfig:
+def dialling_terms(profile: Profile, password: str, *, ipv6: bool = True) -> OrdinaryConfig:
     """For the server that is dialled. Raises :class:`Failure` as :func:`serving_terms` does."""
     user = profile.auth.user or ""
     make: dict[AuthMethod, Authenticatee] = {
@@ -90,6 +93,7 @@ def dialling_terms(profile: Profile, password: str) -> OrdinaryConfig:
         authenticatees=tuple(make[method] for method in methods(profile)),
         mppe=_mppe(profile),
         mru=_mru(profile),
+        ipv6=ipv6,
         address=address.ip if address is not None else None,
     )
     return OrdinaryConfig(dials=True, terms=terms)

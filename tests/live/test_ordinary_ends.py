@@ -178,3 +178,18 @@ def test_a_session_ends_when_its_time_is_over(run_in_lab: RunInLab) -> None:
         assert limit in server["detail"]
         assert server["windows_error"] == 629
         assert client["result"] == "link_lost"
+
+
+def without_ipv6() -> dict[str, Any]:
+    """A client host whose administrator has switched IPv6 off."""
+    with Lab("G2") as lab:
+        lab.wan.set_sysctls({"net.ipv6.conf.default.disable_ipv6": 1})
+        world = Ordinary(lab, CLEAR)
+        server = world.serve()
+        client = world.dial(lab.wan)
+        up = client.wait("session_up")
+        return {"ipv6": up["ipv6"], "pinged": ping(lab.wan, str(INNER)), "server": server.wait("session_up")["ipv6"]}
+
+
+def test_a_host_without_ipv6_has_ipv4(run_in_lab: RunInLab) -> None:
+    assert run_in_lab(without_ipv6) == {"ipv6": False, "pinged": True, "server": False}
