@@ -16,9 +16,12 @@ DEFAULT_SIZE = 8192  # ours: at 200 000 packets a second it still spans 40 ms of
 
 
 class ReplayWindow:
-    """The counters 0, 1, 2, ... of one receiving key. ``highest`` is the highest verified one, -1 before any."""
+    """The counters 0, 1, 2, ... of one receiving key. ``highest`` is the highest verified one, -1 before any.
 
-    __slots__ = ("_mask", "_ring", "_size", "highest")
+    A loop may advance to ``highest + 1`` by itself: it sets ``highest``, and ``ring[highest & mask]`` to 1.
+    """
+
+    __slots__ = ("_size", "highest", "mask", "ring")
 
     def __init__(self, size: int = DEFAULT_SIZE) -> None:
         """``size`` is the number of counters remembered, a power of two."""
@@ -26,8 +29,8 @@ class ReplayWindow:
             raise UsageError(f"replay window of {size}, not a power of two")
         self.highest = -1
         self._size = size
-        self._mask = size - 1
-        self._ring = bytearray(size)
+        self.mask = size - 1
+        self.ring = bytearray(size)
 
     def test(self, counter: int) -> Drop | None:
         """Why a frame with this counter must be dropped, or ``None`` where its tag is worth checking."""
@@ -36,7 +39,7 @@ class ReplayWindow:
             return None
         if behind >= self._size:
             return Drop.TOO_OLD
-        return Drop.REPLAYED if self._ring[counter & self._mask] else None
+        return Drop.REPLAYED if self.ring[counter & self.mask] else None
 
     def advance(self, counter: int) -> None:
         """Remember a counter that passed :meth:`test` and whose frame has verified."""
@@ -45,11 +48,11 @@ class ReplayWindow:
             if skipped:
                 self._clear(self.highest + 1, min(skipped, self._size))
             self.highest = counter
-        self._ring[counter & self._mask] = 1
+        self.ring[counter & self.mask] = 1
 
     def _clear(self, first: int, count: int) -> None:
         """Clear the slots of ``count`` counters from ``first`` on; ``count`` is at most the size of the ring."""
-        start = first & self._mask
+        start = first & self.mask
         head = min(count, self._size - start)
-        self._ring[start : start + head] = bytes(head)
-        self._ring[: count - head] = bytes(count - head)
+        self.ring[start : start + head] = bytes(head)
+        self.ring[: count - head] = bytes(count - head)

@@ -230,6 +230,14 @@ def test_malformed_packets_are_counted(ends: tuple[End, End]) -> None:
     assert seen(right, good) == [PACKET]
 
 
+def test_a_batch_of_huge_packets_harms_nothing(ends: tuple[End, End]) -> None:
+    left, right = ends
+    good = sealed(left, IPV4, PACKET)
+    huge = sealed(left, IPV4, bytes(4000))
+    assert seen(right, *[good, *[huge] * 63] * 2, good) == [PACKET]
+    assert not right.pump.drops
+
+
 def test_unusual_but_good_outer_packets(ends: tuple[End, End]) -> None:
     left, right = ends
     pair = left.machine.sending_pair

@@ -41,7 +41,7 @@ def flows(draw: st.DrawFn) -> Flow:
         next_header=draw(st.sampled_from([0, 60])) if extended else None,
         tcp_options=draw(st.sampled_from([b"", b"\1\1\x08\x0a" + bytes(8), b"\1\1\5\x0a" + bytes(8), bytes(40)])),
         window=draw(st.integers(0, 0xFFFF)),
-        ttl=draw(st.integers(1, 255)),
+        ttl=draw(st.integers(1, 254)),
         fragment=draw(st.sampled_from([0x4000, 0])),
     )  # fmt: skip
 

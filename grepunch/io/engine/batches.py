@@ -115,14 +115,15 @@ class Lane:
 
 
 class SendRing(_Ring):
-    """Frames on their way out. The loop writes a packet into slot ``count`` at the lane's ``start`` and calls
-    :meth:`put`; :meth:`flush` hands them all over."""
+    """Frames on their way out. For each, the loop writes the packet into the slot, from the lane's ``start`` on, and
+    its length into ``lengths``; where ``lanes`` has another lane, it calls :meth:`direct`; and it raises ``count``.
+    :meth:`flush` hands them all over."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
         self._descriptor = descriptor
         self._names = self._messages.column(_Message, "name")
-        self._lanes: list[Lane | None] = [None] * SLOTS
+        self.lanes: list[Lane | None] = [None] * SLOTS
         self.count = 0
         lengths = self._messages.column(_Message, "name_length")
         for slot in range(SLOTS):
@@ -130,15 +131,11 @@ class SendRing(_Ring):
         self._sendmmsg = _libc.sendmmsg
         self._sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
 
-    def put(self, lane: Lane, length: int) -> None:
-        """The packet in slot ``count`` is complete and so long."""
-        slot = self.count
-        self.lengths[slot] = length
-        if self._lanes[slot] is not lane:
-            self._lanes[slot] = lane
-            self._names[slot] = lane.address
-            self.bases[slot] = self._packets.address + slot * SLOT_SIZE + lane.start
-        self.count = slot + 1
+    def direct(self, slot: int, lane: Lane) -> None:
+        """The packet in this slot goes there."""
+        self.lanes[slot] = lane
+        self._names[slot] = lane.address
+        self.bases[slot] = self._packets.address + slot * SLOT_SIZE + lane.start
 
     def flush(self, drops: Counter[SocketDrop]) -> list[int]:
         """Send what there is; the slots that were not sent, which are counted. The ring is empty afterwards."""
@@ -171,7 +168,7 @@ class SendRing(_Ring):
 
     def sent_to(self, slot: int) -> tuple[Lane, memoryview]:
         """Lane and packet of a slot, as they were sent last: for captures."""
-        lane = self._lanes[slot]
+        lane = self.lanes[slot]
         if lane is None:
             raise ValueError(f"slot {slot} was never sent")
         start = slot * SLOT_SIZE + lane.start

@@ -10,7 +10,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from grepunch.io.engine.batches import SLOT_SIZE, SLOTS, GreBatches
 from grepunch.io.engine.checksum import completed, find
@@ -18,28 +18,35 @@ from grepunch.io.engine.coalescing import Train, begin
 from grepunch.io.engine.ports import Device, Place, Traffic
 from grepunch.io.engine.segmenting import PREFIX
 from grepunch.io.engine.virtio import GSO_NONE, HEADER, NEEDS_CSUM
-from grepunch.io.grefilter import GRE_PROTOCOL_PPP, GRE_V0_FLAGS, GRE_V1_FLAGS
 from grepunch.io.rawgre import locate_frame
 from grepunch.io.rawsocket import SocketDrop, WireTap
 from grepunch.ports import Form, GreFrame
 from pptp.datapath import SealedPair
-from pptp.errors import Drop
+from pptp.errors import Drop, WireError
 from pptp.mtu import AEAD_TAG, GRE_V0_HEADER, GRE_V1_HEADER, IPV4_HEADER, SEALED_HEADER
 from pptp.wire.ppp import Protocol
-from pptp.wire.sealed import ENCRYPTED_PROTOCOL, INNER_HEADER, SMALLEST_FRAME, is_sealed
-from pptp.wire.sealed import SEALED_HEADER as SEALED
+from pptp.wire.sealed import ENCRYPTED_PROTOCOL, INNER_HEADER, SMALLEST_FRAME, is_sealed, parse_header
 
 TrafficT = TypeVar("TrafficT", bound=Traffic)
 
-# An ordinary packet as it comes: IPv4 without options (version and header length, total length, source), GRE, frame.
-_V1 = struct.Struct("!BxH8x4s4xIH6xHIQ")
-_V0 = struct.Struct("!BxH8x4s4xIHIQ")
+
+class _Layout(NamedTuple):
+    """How an ordinary packet of one form is divided: IPv4 without options, GRE, the header of the sealed frame.
+
+    Version and header length, total length, *source to GRE's protocol type*, GRE's payload length, *PPP protocol and
+    receiver index*, counter. The plain form has no payload length: there it is the PPP protocol.
+    """
+
+    header: struct.Struct
+    start: int  # of the sealed frame
+    enhanced: bool
+
+
+_V1 = _Layout(struct.Struct("!BxH8x12sH6x6sQ"), IPV4_HEADER + GRE_V1_HEADER, enhanced=True)
+_V0 = _Layout(struct.Struct("!BxH8x12sH4sQ"), IPV4_HEADER + GRE_V0_HEADER, enhanced=False)
 _PLAIN_IPV4 = 0x45
-_V1_START = GRE_V1_FLAGS << 16 | GRE_PROTOCOL_PPP
-_V0_START = GRE_V0_FLAGS << 16 | GRE_PROTOCOL_PPP
-_V1_FRAME = IPV4_HEADER + GRE_V1_HEADER
-_V0_FRAME = IPV4_HEADER + GRE_V0_HEADER
 _SEALED_MORE = SEALED_HEADER + AEAD_TAG
+_LARGEST_FRAME = SLOT_SIZE - _V1.start
 
 _NETWORK = frozenset({int(Protocol.IPV4), int(Protocol.IPV6)})
 _Cut = tuple[memoryview, memoryview, memoryview]
@@ -87,7 +94,6 @@ class Inbound(Generic[TrafficT]):
         self._plain = bytearray(SLOTS * SLOT_SIZE + _PLAINTEXT)
         self._view = memoryview(self._plain)
         self._cuts: list[dict[int, _Cut]] = [{} for _ in range(SLOTS)]
-        self._origin: _Origin[TrafficT] | None = None  # of the last frame, while its machine has not been called
         self._train: Train | None = None
         self._train_origin: _Origin[TrafficT] | None = None
         self._touched: list[TrafficT] = []
@@ -108,42 +114,44 @@ class Inbound(Generic[TrafficT]):
         """Open a batch. What goes on the train is dealt with here, everything else in :meth:`_opened`."""
         memory, sizes, plain, all_cuts = self._ring.memory, self._ring.sizes, self._view, self._cuts
         from_bytes = int.from_bytes
+        layout = _V1
+        unpack_from, start, enhanced = layout.header.unpack_from, layout.start, layout.enhanced
         origin = train_origin = None
-        last_index, last_source, last_form = -1, b"", Form.V1
+        last_flow = last_key = b""
         train_length = head = expected = step = room = 0
         parts: list[memoryview] = []
         for slot in range(count):
             base, size = slot * SLOT_SIZE, sizes[slot]
-            first, total, source, gre, length, ppp, index, counter = _V1.unpack_from(memory, base)
-            start, form = _V1_FRAME, Form.V1
-            if gre == _V0_START:
-                first, total, source, gre, ppp, index, counter = _V0.unpack_from(memory, base)
-                start, form, length = _V0_FRAME, Form.V0, size - _V0_FRAME
+            first, total, flow, announced, key, counter = unpack_from(memory, base)
+            length = size - start
             if (
-                first != _PLAIN_IPV4
+                origin is None
+                or flow != last_flow
+                or key != last_key
+                or first != _PLAIN_IPV4
                 or total != size
-                or ppp != ENCRYPTED_PROTOCOL
-                or not SMALLEST_FRAME <= length <= size - start
-                or (gre != _V1_START and form is Form.V1)
+                or announced != (length if enhanced else ENCRYPTED_PROTOCOL)
+                or not SMALLEST_FRAME <= length <= _LARGEST_FRAME
             ):
-                found = self._locate(base, size)
+                found = self._find(base, size)
                 if found is None:
-                    last_index = -1  # a machine may have been called
+                    origin = None  # a machine may have been called
                     continue
-                source, form, start, length = found
-                _, index, counter = SEALED.unpack_from(memory, base + start)
-            if origin is None or index != last_index or source != last_source or form is not last_form:
-                origin = self._find_origin(index, source, form)
-                if origin is None:
-                    self._drops[Drop.UNKNOWN_SESSION] += 1
-                    last_index = -1
-                    continue
-                last_index, last_source, last_form = index, source, form
-            cut = all_cuts[slot].get(start << 16 | length) or self._cut(slot, start, length)
+                origin, frame_start, length, counter = found
+                layout = _V1 if origin.place[1] is Form.V1 else _V0
+                unpack_from, start, enhanced = layout.header.unpack_from, layout.start, layout.enhanced
+                _, _, last_flow, _, last_key, _ = unpack_from(memory, base)
+                if frame_start != start:
+                    last_flow = b""  # the next one like it has to be looked at like this one
+            else:
+                frame_start = start
+            cut = all_cuts[slot].get(frame_start << 16 | length)
+            if cut is None:
+                cut = self._cut(slot, frame_start, length)
             if origin.pair.open_into(counter, *cut) is not None:
                 continue  # counted by the pair
             at = base + _PLAINTEXT
-            if length == train_length and origin is train_origin and room:
+            if length == train_length and room and origin is train_origin:
                 header = from_bytes(plain[at : at + head], "big")
                 if header == expected:
                     expected = header + step
@@ -151,7 +159,7 @@ class Inbound(Generic[TrafficT]):
                     parts.append(plain[at + head : at + length - _SEALED_MORE])
                     continue
             if not self._opened(origin, at, at + length - _SEALED_MORE):
-                last_index = -1
+                origin = None
             train, train_origin, train_length = self._train, self._train_origin, 0
             if train is not None and not train.closed:
                 train_length, head, expected, step = train.size + _SEALED_MORE, train.head, train.expected, train.step
@@ -222,19 +230,10 @@ class Inbound(Generic[TrafficT]):
         else:
             origin.traffic.drops[Drop.QUEUE_FULL] += count
 
-    def _find_origin(self, index: int, source: bytes, form: Form) -> _Origin[TrafficT] | None:
-        found = self._find_pair(index)
-        if found is None:
-            return None
-        traffic, pair = found
-        machine = traffic.machine
-        place = (self._raw.address(source), form)
-        return _Origin(traffic, pair, place, machine.settled_on(pair, place))
+    def _find(self, base: int, size: int) -> tuple[_Origin[TrafficT], int, int, int] | None:
+        """Origin, start, length and counter of the sealed frame in the packet at ``base``; None where there is none.
 
-    def _locate(self, base: int, size: int) -> tuple[bytes, Form, int, int] | None:
-        """Source, form, start and length of a sealed frame in an unusual packet; None where there is none.
-
-        A clear frame is handed over; what is malformed is counted.
+        A clear frame is handed over, anything else counted.
         """
         if size > SLOT_SIZE:
             self._raw.drops[SocketDrop.TRUNCATED] += 1
@@ -251,10 +250,19 @@ class Inbound(Generic[TrafficT]):
         if not is_sealed(frame):
             self._clear_frame(GreFrame(self._raw.address(source), form, bytes(frame), ttl))
             return None
-        if len(frame) < SMALLEST_FRAME:
+        try:
+            index, counter = parse_header(frame)
+        except WireError:
             self._drops[Drop.MALFORMED] += 1
             return None
-        return source, form, start, end - start
+        known = self._find_pair(index)
+        if known is None:
+            self._drops[Drop.UNKNOWN_SESSION] += 1
+            return None
+        traffic, pair = known
+        place = (self._raw.address(source), form)
+        origin = _Origin(traffic, pair, place, traffic.machine.settled_on(pair, place))
+        return origin, start, end - start, counter
 
     def _cut(self, slot: int, start: int, length: int) -> _Cut:
         """Views of a sealed frame's header and ciphertext in its slot, and of where its plaintext goes."""

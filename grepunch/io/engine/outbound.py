@@ -9,8 +9,8 @@ from __future__ import annotations
 import struct
 import sys
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from socket import IPPROTO_TCP, IPPROTO_UDP
 from typing import Generic, TypeVar
 
@@ -43,12 +43,15 @@ _IPV6_NEXT_HEADER = _PACKET + 6
 _IPV6_DESTINATION = slice(_PACKET + 24, _PACKET + 40)
 _CHECKSUM_OFFSETS = {IPPROTO_TCP: TCP_CHECKSUM, IPPROTO_UDP: UDP_CHECKSUM}
 
-# GRE (RFC 2637 section 4.1, RFC 2784 section 2) and the header of the sealed frame behind it
-_V1 = struct.Struct("!HHHHIHIQ")
-_V0 = struct.Struct("!HHHIQ")
-_SEALED_AT = _V1.size - SEALED_HEADER  # in a slot, in both forms
+# GRE (RFC 2637 section 4.1) and the header of the sealed frame behind it. The plain form (RFC 2784 section 2) has its
+# whole header where the sequence number would be: the lane says where in the slot it begins.
+_HEADERS = struct.Struct("!HHHHIHIQ")
+_V0_HEADER = GRE_V0_FLAGS << 16 | GRE_PROTOCOL_PPP
+_SEALED_AT = _HEADERS.size - SEALED_HEADER
 _SEALED_MORE = SEALED_HEADER + AEAD_TAG
-_LARGEST_PLAINTEXT = SLOT_SIZE - _V1.size - AEAD_TAG
+_LARGEST_PLAINTEXT = SLOT_SIZE - _HEADERS.size - AEAD_TAG
+_WHOLE = {protocol: INNER_HEADER.pack(0, protocol) for protocol in (_IPV4, _IPV6)}
+_ELIDED = {protocol: INNER_HEADER.pack(FLAG_CHECKSUM_ELIDED, protocol) for protocol in (_IPV4, _IPV6)}
 
 # ours: sizes whose views a slot remembers; a transfer has two or three
 _REMEMBERED_SIZES = 8
@@ -56,14 +59,17 @@ _REMEMBERED_SIZES = 8
 
 @dataclass(slots=True, eq=False)
 class _Route(Generic[TrafficT]):
-    """What sealing for one peer needs, compiled; good while the peer has this place and these keys."""
+    """What sealing for one peer needs, compiled; good while the peer has this carrier and these keys.
+
+    ``more`` is what the ring's packet has beyond the plaintext, ``outer`` what the packet on the wire has.
+    """
 
     traffic: TrafficT
     carrier: Carrier
     pair: SealedPair
     lane: Lane | None  # None: the relay
-    overhead: int
-    frames: int = field(default=0)
+    more: int
+    outer: int
 
 
 class Outbound(Generic[TrafficT]):
@@ -88,183 +94,216 @@ class Outbound(Generic[TrafficT]):
         self._buffer = bytearray(_BUFFER)
         self._view = memoryview(self._buffer)
         self._routes: dict[str, _Route[TrafficT]] = {}
-        self._owners: list[tuple[TrafficT, int] | None] = [None] * SLOTS
+        self._route: _Route[TrafficT] | None = None  # of the plaintext that is being sealed
+        self._owners: list[_Route[TrafficT] | None] = [None] * SLOTS
         starts = [slot * SLOT_SIZE + _SEALED_AT for slot in range(SLOTS)]
         self._headers = [self._ring.view[at : at + SEALED_HEADER] for at in starts]
         self._outs: list[dict[int, memoryview]] = [{} for _ in range(SLOTS)]
         self._touched: list[TrafficT] = []
-        self._frames = 0
 
     def run(self) -> list[TrafficT]:
         """One wake-up; the peers that something was sent to."""
-        self._frames = 0
-        read_into, buffer = self._device.read_into, self._buffer
-        for _ in range(SLOTS):
-            size = read_into(buffer)
-            if not size:
-                break
-            self._packet(size)
-            if self._frames >= SLOTS:
-                break
+        ring, view, owners = self._ring, self._view, self._owners
+        memory, lengths, lanes, headers, all_outs = ring.memory, ring.lengths, ring.lanes, self._headers, self._outs
+        pack_into = _HEADERS.pack_into
+        route: _Route[TrafficT] | None = None
+        frames = octets = largest = counter = sequence = step = 0
+        slot = 0
+        try:
+            for at, end in self._plaintexts():
+                if route is None or route is not self._route:
+                    self._leave(route, frames, octets, largest, counter, sequence)
+                    route = self._route
+                    if route is None:
+                        raise ValueError("a plaintext for nobody")
+                    frames = octets = largest = 0
+                    pair, lane, more = route.pair, route.lane, route.more
+                    seal_into, index, counter = pair.seal_into, pair.remote_index, pair.sent_frames
+                    sequence, step = _V0_HEADER, 0
+                    if lane is not None and lane.form is Form.V1:
+                        sequence, step = lane.destination.sequence, 1
+                if lane is None:
+                    self._seal_for_relay(route, at, end)
+                    continue
+                if slot == SLOTS:
+                    self._flush()
+                    slot = 0
+                size = end - at
+                pack_into(
+                    memory, slot * SLOT_SIZE, GRE_V1_FLAGS, GRE_PROTOCOL_PPP, size + _SEALED_MORE, 0, sequence,
+                    ENCRYPTED_PROTOCOL, index, counter,
+                )  # fmt: skip
+                out = all_outs[slot].get(size)
+                if out is None:
+                    out = self._make_out(slot, size)
+                seal_into(counter.to_bytes(NONCE_SIZE, "big"), view[at:end], headers[slot], out)
+                counter += 1
+                sequence = sequence + step & 0xFFFFFFFF
+                lengths[slot] = size + more
+                if lanes[slot] is not lane:
+                    ring.direct(slot, lane)
+                owners[slot] = route
+                slot += 1
+                ring.count = slot
+                frames += 1
+                octets += size
+                if size > largest:
+                    largest = size
+        finally:
+            self._leave(route, frames, octets, largest, counter, sequence)  # a counter is never used twice
         self._flush()
         touched, self._touched = self._touched, []
         return touched
 
-    def _packet(self, end: int) -> None:
-        """Whatever the buffer holds, up to ``end``."""
-        flags, gso_type, _, size, start, offset, first, fragment, kind, destination = _START.unpack_from(self._buffer)
-        if first >> 4 == 4 and end >= _PACKET + _IPV4_SIZE:
-            protocol = _IPV4
-            direct = start == (first & 0x0F) * 4 and not fragment & _FRAGMENT_MASK
-        elif first >> 4 == 6 and end >= _PACKET + _IPV6_SIZE:
-            protocol, destination = _IPV6, bytes(self._view[_IPV6_DESTINATION])
-            kind, direct = self._buffer[_IPV6_NEXT_HEADER], start == _IPV6_SIZE
-        else:
-            self._drops[Drop.MALFORMED] += 1
-            return
-        traffic = self._owner_of(destination)
-        if traffic is None:
-            self._drops[Drop.NO_ROUTE] += 1
-            return
-        route = self._find_route(traffic)
-        if route is None or protocol not in traffic.machine.networks:
-            traffic.drops[Drop.WRONG_PHASE] += 1
-            return
-        place = ChecksumPlace(start, offset) if flags & NEEDS_CSUM else None
-        elided = place is not None and direct and offset == _CHECKSUM_OFFSETS.get(kind) and route.pair.elides
-        prefix = INNER_HEADER.pack(FLAG_CHECKSUM_ELIDED if elided else 0, protocol)
-        if gso_type:
-            self._train(route, end, gso_type, size, place, elided, prefix)
-            return
-        if end - _PACKET + PREFIX > _LARGEST_PLAINTEXT:
-            traffic.drops[Drop.TOO_BIG] += 1
-            return
-        if place is not None and not elided:
-            if _PACKET + start + offset + 2 > end:
-                traffic.drops[Drop.MALFORMED] += 1
-                return
-            complete(self._view[_PACKET:end], place)
-        self._buffer[_PACKET - PREFIX : _PACKET] = prefix
-        self._seal(route, _PACKET - PREFIX, end)
-        if traffic.tap is not None:
-            self._show(traffic, protocol, _PACKET, end, place if elided else None)
-
-    def _train(
-        self,
-        route: _Route[TrafficT],
-        end: int,
-        gso_type: int,
-        size: int,
-        place: ChecksumPlace | None,
-        elided: bool,
-        prefix: bytes,
+    def _leave(
+        self, route: _Route[TrafficT] | None, frames: int, octets: int, largest: int, counter: int, sequence: int
     ) -> None:
-        """A train of segments, each with ``size`` octets of payload."""
-        traffic, buffer = route.traffic, self._buffer
-        header = header_end(buffer, _PACKET, end, gso_type, place) if place is not None else None
-        if place is None or header is None or not 0 < size <= _LARGEST_PLAINTEXT - PREFIX - header:
-            traffic.drops[Drop.MALFORMED] += 1
+        """Note what was sealed for a peer."""
+        if route is None or not frames:
             return
-        cut = segments(buffer, _PACKET, end, place=place, header=header, size=size, prefix=prefix)
-        for at, stop in cut:
-            if not elided:
-                complete(self._view[at + PREFIX : stop], place)
-            self._seal(route, at, stop)
-            if traffic.tap is not None:
-                protocol = int.from_bytes(prefix[1:], "big")
-                self._show(traffic, protocol, at + PREFIX, stop, place if elided else None)
-
-    def _seal(self, route: _Route[TrafficT], at: int, end: int) -> None:
-        """Seal a plaintext of the read buffer into the next slot."""
-        pair, lane = route.pair, route.lane
-        if lane is None:
-            self._seal_for_relay(route, at, end)
-            return
-        ring = self._ring
-        slot = ring.count
-        if slot == SLOTS:
-            self._flush()
-            slot = 0
-        size = end - at
-        counter = pair.sent_frames
-        pair.sent_frames = counter + 1
-        if lane.start:
-            _V0.pack_into(
-                ring.memory, slot * SLOT_SIZE + lane.start, GRE_V0_FLAGS, GRE_PROTOCOL_PPP,
-                ENCRYPTED_PROTOCOL, pair.remote_index, counter,
-            )  # fmt: skip
-            length = _V0.size + size + AEAD_TAG
-        else:
-            destination = lane.destination
-            sequence = destination.sequence
-            destination.sequence = sequence + 1 & 0xFFFFFFFF
-            _V1.pack_into(
-                ring.memory, slot * SLOT_SIZE, GRE_V1_FLAGS, GRE_PROTOCOL_PPP, size + _SEALED_MORE, 0, sequence,
-                ENCRYPTED_PROTOCOL, pair.remote_index, counter,
-            )  # fmt: skip
-            length = _V1.size + size + AEAD_TAG
-        outs = self._outs[slot]
-        out = outs.get(size)
-        if out is None:
-            out = self._make_out(slot, size)
-        pair.seal_into(counter.to_bytes(NONCE_SIZE, "big"), self._view[at:end], self._headers[slot], out)
-        ring.put(lane, length)
-        self._frames += 1
         traffic = route.traffic
-        self._owners[slot] = (traffic, size - PREFIX)
-        traffic.tx_packets += 1
-        traffic.tx_bytes += size - PREFIX
-        if size + route.overhead > traffic.largest:
-            if not traffic.largest:
-                self._touched.append(traffic)
-            traffic.largest = size + route.overhead
+        route.pair.sent_frames = counter
+        if route.lane is not None and route.lane.form is Form.V1:
+            route.lane.destination.sequence = sequence
+        traffic.tx_packets += frames
+        traffic.tx_bytes += octets - PREFIX * frames
+        if not traffic.largest:
+            self._touched.append(traffic)
+        traffic.largest = max(traffic.largest, largest + route.outer)
 
     def _seal_for_relay(self, route: _Route[TrafficT], at: int, end: int) -> None:
         """Seal a plaintext of the read buffer into a frame of its own, and hand it to the relay."""
         flags, protocol = INNER_HEADER.unpack_from(self._buffer, at)
         traffic = route.traffic
-        self._frames += 1
         if self._relay(traffic, route.pair.seal(protocol, bytes(self._view[at + PREFIX : end]), flags)):
             traffic.tx_packets += 1
             traffic.tx_bytes += end - at - PREFIX
         else:
             traffic.drops[Drop.QUEUE_FULL] += 1
 
+    def _plaintexts(self) -> Iterator[tuple[int, int]]:
+        """What the device has, as plaintexts in the read buffer, each good until the next is asked for.
+
+        ``_route`` says whom each is for. Ends when the device has no more, or has given enough for one wake-up.
+        """
+        buffer, read_into, unpack_from = self._buffer, self._device.read_into, _START.unpack_from
+        route: _Route[TrafficT] | None = None
+        last_destination, elides, tap = b"", False, None
+        taken = 0
+        while taken < SLOTS:
+            end = read_into(buffer)
+            if not end:
+                return
+            taken += 1
+            flags, gso_type, _, size, start, offset, first, fragment, kind, destination = unpack_from(buffer)
+            if first >> 4 == 4 and end >= _PACKET + _IPV4_SIZE:
+                protocol = _IPV4
+                direct = start == (first & 0x0F) * 4 and not fragment & _FRAGMENT_MASK
+            elif first >> 4 == 6 and end >= _PACKET + _IPV6_SIZE:
+                protocol, destination = _IPV6, bytes(self._view[_IPV6_DESTINATION])
+                kind, direct = buffer[_IPV6_NEXT_HEADER], start == _IPV6_SIZE
+            else:
+                self._drops[Drop.MALFORMED] += 1
+                continue
+            if route is None or destination != last_destination:
+                route = self._find_route(destination, protocol)
+                if route is None:
+                    continue
+                self._route, last_destination, elides, tap = route, destination, route.pair.elides, route.traffic.tap
+            elided = flags & NEEDS_CSUM and direct and elides and offset == _CHECKSUM_OFFSETS.get(kind)
+            if gso_type:
+                cut = self._cut(route, end, gso_type, size, ChecksumPlace(start, offset), elided=bool(elided))
+                for at, stop in cut:
+                    taken += 1
+                    yield at, stop
+            elif end - _PACKET + PREFIX > _LARGEST_PLAINTEXT:
+                route.traffic.drops[Drop.TOO_BIG] += 1
+            elif elided and tap is None:
+                buffer[_PACKET - PREFIX : _PACKET] = _ELIDED[protocol]
+                yield _PACKET - PREFIX, end
+            elif self._make_whole(route, end, flags, ChecksumPlace(start, offset), elided=bool(elided)):
+                yield _PACKET - PREFIX, end
+
+    def _make_whole(self, route: _Route[TrafficT], end: int, flags: int, place: ChecksumPlace, *, elided: bool) -> bool:
+        """Finish a single packet in the read buffer; False, counted, where it cannot be."""
+        buffer = self._buffer
+        protocol = _IPV4 if buffer[_PACKET] >> 4 == 4 else _IPV6
+        if flags & NEEDS_CSUM and not elided:
+            if _PACKET + place.start + place.offset + 2 > end:
+                route.traffic.drops[Drop.MALFORMED] += 1
+                return False
+            complete(self._view[_PACKET:end], place)
+        buffer[_PACKET - PREFIX : _PACKET] = (_ELIDED if elided else _WHOLE)[protocol]
+        self._show(route, _PACKET, end, place if elided else None)
+        return True
+
+    def _cut(
+        self, route: _Route[TrafficT], end: int, gso_type: int, size: int, place: ChecksumPlace, *, elided: bool
+    ) -> Iterator[tuple[int, int]]:
+        """The segments of a train in the read buffer, each with ``size`` octets of payload."""
+        buffer = self._buffer
+        header = header_end(buffer, _PACKET, end, gso_type, place) if buffer[0] & NEEDS_CSUM else None
+        if header is None or not 0 < size <= _LARGEST_PLAINTEXT - PREFIX - header:
+            route.traffic.drops[Drop.MALFORMED] += 1
+            return iter(())
+        protocol = _IPV4 if buffer[_PACKET] >> 4 == 4 else _IPV6
+        prefix = (_ELIDED if elided else _WHOLE)[protocol]
+        cut = segments(buffer, _PACKET, end, place=place, header=header, size=size, prefix=prefix)
+        if elided and route.traffic.tap is None:
+            return cut
+        return self._finished(route, cut, place, elided=elided)
+
+    def _finished(
+        self, route: _Route[TrafficT], cut: Iterator[tuple[int, int]], place: ChecksumPlace, *, elided: bool
+    ) -> Iterator[tuple[int, int]]:
+        """The same segments, with their checksums made where they are not elided, and shown to a capture."""
+        for at, stop in cut:
+            if not elided:
+                complete(self._view[at + PREFIX : stop], place)
+            self._show(route, at + PREFIX, stop, place if elided else None)
+            yield at, stop
+
+    def _show(self, route: _Route[TrafficT], at: int, end: int, elided: ChecksumPlace | None) -> None:
+        """Tell a capture of the inside what is sent, whole."""
+        if route.traffic.tap is not None:
+            packet = self._view[at:end]
+            protocol = _IPV4 if packet[0] >> 4 == 4 else _IPV6
+            route.traffic.tap(protocol, bytes(packet) if elided is None else completed(packet, elided), True)
+
+    def _find_route(self, destination: bytes, protocol: int) -> _Route[TrafficT] | None:
+        """The way to an inner destination; None, counted, where there is none now."""
+        traffic = self._owner_of(destination)
+        if traffic is None:
+            self._drops[Drop.NO_ROUTE] += 1
+            return None
+        machine = traffic.machine
+        carrier, pair = machine.carrier, machine.sending_pair
+        if carrier is None or pair is None or protocol not in machine.networks:
+            traffic.drops[Drop.WRONG_PHASE] += 1
+            return None
+        route = self._routes.get(traffic.name)
+        if route is None or route.carrier is not carrier or route.pair is not pair:
+            lane = None if isinstance(carrier, Way) else self._batches.lane(carrier)
+            more = _HEADERS.size + AEAD_TAG - (lane.start if lane is not None else 0)
+            route = self._routes[traffic.name] = _Route(traffic, carrier, pair, lane, more, more + _IPV4_SIZE)
+        return route
+
     def _make_out(self, slot: int, size: int) -> memoryview:
         outs = self._outs[slot]
         if len(outs) >= _REMEMBERED_SIZES:
             outs.clear()
-        start = slot * SLOT_SIZE + _V1.size
+        start = slot * SLOT_SIZE + _HEADERS.size
         out = outs[size] = self._ring.view[start : start + size + AEAD_TAG]
         return out
 
-    def _find_route(self, traffic: TrafficT) -> _Route[TrafficT] | None:
-        machine = traffic.machine
-        carrier, pair = machine.carrier, machine.sending_pair
-        if carrier is None or pair is None:
-            return None
-        route = self._routes.get(traffic.name)
-        if route is None or route.carrier is not carrier or route.pair is not pair:
-            lane, overhead = None, 0
-            if not isinstance(carrier, Way):
-                lane = self._batches.lane(carrier)
-                overhead = _IPV4_SIZE + AEAD_TAG + (_V1.size if carrier[1] is Form.V1 else _V0.size)
-            route = self._routes[traffic.name] = _Route(traffic, carrier, pair, lane, overhead)
-        return route
-
     def _flush(self) -> None:
+        """Send what is in the ring."""
         if not self._ring.count:
             return
         for slot in self._batches.flush():
-            owner = self._owners[slot]
-            if owner is not None:
-                traffic, size = owner
+            route = self._owners[slot]
+            if route is not None:
+                traffic = route.traffic
                 traffic.drops[Drop.QUEUE_FULL] += 1
                 traffic.tx_packets -= 1
-                traffic.tx_bytes -= size
-
-    def _show(self, traffic: TrafficT, protocol: int, at: int, end: int, elided: ChecksumPlace | None) -> None:
-        """Tell a capture of the inside what was sent, whole."""
-        if traffic.tap is not None:
-            packet = self._view[at:end]
-            traffic.tap(protocol, bytes(packet) if elided is None else completed(packet, elided), True)
+                traffic.tx_bytes -= self._ring.lengths[slot] - route.more - PREFIX
