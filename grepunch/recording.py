@@ -62,7 +62,6 @@ class Recording:
         if self._file is None or not self._plain:
             return None
         capture = PlainCapture(self._file, local, remote, initiator=initiator)
-        self._captures.append(capture)
         return lambda protocol, packet, outgoing: capture.ppp(protocol, packet, outgoing=outgoing)
 
     def _tap_peer(self, capture: PlainCapture, peer: PeerTraffic) -> None:

@@ -19,6 +19,7 @@ from grepunch.config import Profile, users_file
 from grepunch.interface import host_verdicts
 from grepunch.io.callgre import CallGre
 from grepunch.io.clock import entropy, now
+from grepunch.io.errors import HostError
 from grepunch.io.hostnet import forwards_ipv4, has_ipv6
 from grepunch.io.limits import raise_descriptor_limit
 from grepunch.io.streams import Stream, listen
@@ -214,9 +215,10 @@ class OrdinaryServer:
             return None
         try:
             connection = Connection(stream, self._config, self._table, self)
-        except BaseException:
+        except HostError as error:  # the address it came to has just been taken from this host
             self._book.disconnect(source)
-            raise
+            self._reporter.report(Notice(f"{source} was turned away: {error}", Level.WARNING))
+            return None
         self._connections.add(connection)
         self._all_gone.clear()
         complaint = self._users.refresh()
