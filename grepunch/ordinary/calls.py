@@ -208,6 +208,8 @@ class CallPump:
             received = connection.machine.receive_gre(gre, now)
             if received:
                 call = self._table.calls.get(int.from_bytes(key[4:], "big"))
+                if call is not None and call.sources is None and not connection.dials:
+                    connection.settle()  # the call has come up in this very batch: its addresses are told first
                 for protocol, packet in received:
                     if call is not None:
                         self.deliver(call, protocol, bytes(packet), now)

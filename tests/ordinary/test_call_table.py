@@ -215,3 +215,23 @@ def test_a_call_that_is_over_leaves_nothing_in_the_table() -> None:
         world.table.forget(call.call_id)
         world.table.release(call.call_id)
     assert (world.table.by_address, world.table.by_key, world.table.calls) == ({}, {}, {})
+
+
+def test_a_packet_read_together_with_the_last_word_of_ipcp_is_judged_by_it() -> None:
+    """The call came up in the very batch that brings its first packet: which addresses it has is told first."""
+    world = World(ALICE)
+    call = world.calls[ALICE]
+    call.sources = None
+
+    class Fresh(FakeConnection):
+        def settle(self) -> None:
+            call.sources = {INSIDE[ALICE].packed}
+
+    fresh = cast(Connection, Fresh(ALICE))
+    call.connection = fresh
+    key = call_key(ALICE, call.call_id)
+    world.table.by_key[key] = fresh
+    world.gre.waiting = [(key, packet(EVE, BOB)), (key, packet(INSIDE[ALICE], BOB))]
+    world.pump.gre_readable()
+    assert world.tun.written == [packet(INSIDE[ALICE], BOB)]
+    assert call.drops[Drop.NOT_ALLOWED] == 1
