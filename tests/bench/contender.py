@@ -11,7 +11,7 @@ from typing import ClassVar
 from grepunch.lab.requirements import SYSTEM_PATH
 from tests.bench.wire import Site
 
-INNER_PREFIX = "10.99.0.0/24"
+INNER_NETWORK = "10.99.0.0/24"  # the left host has its first address, the right host the next
 
 
 class Contender(ABC):

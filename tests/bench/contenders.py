@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from tests.bench.contender import Contender
 from tests.bench.foreign import EasyTier, Nebula, OpenVpn, Tinc, WireguardGo
-from tests.bench.own import Original, Ours, OursChaCha, Veth
+from tests.bench.own import Original, Ours, OursChaCha, OursMppe, Veth
 
 CONTENDERS: tuple[type[Contender], ...] = (
     Veth,
     Ours,
     OursChaCha,
+    OursMppe,
     Original,
     OpenVpn,
     WireguardGo,

@@ -128,6 +128,7 @@ TARGETS = (
     Target("TCP x EasyTier", _against("ours", "easytier", *TCP_FIGURES), 1.8, 2.5),
     Target("TCP x the original's way", _against("ours", "original", *TCP_FIGURES), 2.2, 3.0),
     Target("TCP, ChaCha20 x OpenVPN AES", _against("ours-chacha", "openvpn", *TCP_FIGURES), 1.1, 1.5),
+    Target("TCP, MPPE-128 x OpenVPN AES", _against("ours-mppe", "openvpn", *TCP_FIGURES), 0.25, 0.4),
     Target("UDP 64 B x OpenVPN", _against("ours", "openvpn", "udp64"), 0.9, 1.5),
     Target("ping idle x OpenVPN", _against("ours", "openvpn", "ping_idle"), 1.5, 1.0, at_most=True),
     Target("ping loaded x OpenVPN", _against("ours", "openvpn", "ping_loaded"), 2.0, 0.7, at_most=True),

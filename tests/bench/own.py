@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import grepunch
+from grepunch.ordinary.users import User, write_users
 from grepunch.secure.identity import Identity, encode_key, generate_private_key
-from tests.bench.contender import Contender, write_secret
+from tests.bench.contender import INNER_NETWORK, Contender, write_secret
 from tests.bench.wire import INNER, OUTER, SIDES, WIRE, Side, Site, other
 
 ROLES: dict[Side, str] = {"left": "serve", "right": "dial"}
@@ -84,6 +85,7 @@ class Ours(Contender):
     setting: ClassVar[str] = "AES-256-GCM, sealed GRE"
     inner_mtu: ClassVar[int] = 0
     command: ClassVar[Sequence[str]] = ("-m", "grepunch")
+    ready_stage: ClassVar[str] = "punching"  # what a lone ``serve`` does once it has started
 
     def missing(self) -> str:
         """Nothing: this is its own checkout."""
@@ -109,11 +111,11 @@ class Ours(Contender):
             site.endpoints[side].wait_for('"event":"peer_up"', _UP_TIMEOUT)
 
     def seconds_to_ready(self, site: Site) -> float:
-        """Seconds from the start of a lone ``serve`` until it punches, as it says itself."""
+        """Seconds from the start of a lone ``serve`` until it does its work, as it says itself."""
         began = time.monotonic()
         self.start_endpoint(site, "left")
         alone = site.endpoints.pop("left")
-        alone.wait_for('"stage":"punching"', _UP_TIMEOUT)
+        alone.wait_for(f'"stage":"{self.ready_stage}"', _UP_TIMEOUT)
         took = time.monotonic() - began
         alone.stop()
         return took
@@ -140,6 +142,40 @@ class OursChaCha(Ours):
     title: ClassVar[str] = "grepunch-pptp, ChaCha20-Poly1305"
     setting: ClassVar[str] = "ChaCha20-Poly1305, sealed GRE"
     command: ClassVar[Sequence[str]] = ("-m", "tests.bench.endpoint", "--suite", "CHACHA20_POLY1305")
+
+
+class OursMppe(Ours):
+    """Ordinary PPTP between two of ours: TCP 1723, MS-CHAPv2, MPPE."""
+
+    name: ClassVar[str] = "ours-mppe"
+    title: ClassVar[str] = "grepunch-pptp, ordinary PPTP"
+    setting: ClassVar[str] = "MPPE-128 stateless (RC4; breakable), MS-CHAPv2"
+    ready_stage: ClassVar[str] = "waiting"
+
+    def prepare(self, site: Site) -> None:
+        """Make a user and write both profiles."""
+        site.interfaces = dict.fromkeys(SIDES, "gp-bench")
+        password = os.urandom(16).hex()
+        write_users(site.directory / "users.toml", [User.of_password("bench", password)])
+        secret = write_secret(site.directory / "password", password + "\n")
+        legacy = '[legacy]\nallow = ["mschapv2", "mppe128"]\n'
+        write_secret(
+            profile_of(site, "left"),
+            f'version = 1\n[interface]\nname = "gp-bench"\npool = "{INNER_NETWORK}"\n'
+            f'[listen]\ntcp = ["{OUTER["left"]}:1723"]\n[auth]\nusers = "users.toml"\n{legacy}',
+        )
+        write_secret(
+            profile_of(site, "right"),
+            f'version = 1\n[interface]\nname = "gp-bench"\n[server]\nhost = "{OUTER["left"]}"\n'
+            f'[auth]\nuser = "bench"\npassword = {{ file = "{secret}" }}\n{legacy}',
+        )
+
+    def start(self, site: Site) -> None:
+        """Start ``serve`` on the left, and ``dial`` on the right once there is something to dial."""
+        self.start_endpoint(site, "left")
+        site.endpoints["left"].wait_for('"stage":"waiting"', _UP_TIMEOUT)
+        self.start_endpoint(site, "right")
+        site.endpoints["right"].wait_for('"event":"session_up"', _UP_TIMEOUT)
 
 
 def profile_of(site: Site, side: Side) -> Path:

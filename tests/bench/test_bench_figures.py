@@ -79,7 +79,7 @@ def test_a_target_from_above_is_judged_the_other_way() -> None:
 
 def test_every_target_is_measured_by_a_round_that_has_everything() -> None:
     everything = {figure.key: 1.0 for figure in FIGURES}
-    names = ("ours", "ours-chacha", "openvpn", "wireguard-go", "nebula", "easytier", "original")
+    names = ("ours", "ours-chacha", "ours-mppe", "openvpn", "wireguard-go", "nebula", "easytier", "original")
     for target in TARGETS:
         values = target.measure([dict.fromkeys(names, everything)])
         assert values, target.label

@@ -145,6 +145,8 @@ def test_loss_is_a_share_of_what_arrives() -> None:
     assert "numgen random mod 100000 < 100 drop" in loss_rules(0.001)
     assert "numgen random mod 100000 < 1000 drop" in loss_rules(0.01)
     assert "drop" not in loss_rules(0)
+    assert "numgen" not in loss_rules(1)
+    assert "drop" in loss_rules(1)
 
 
 def tunnel(capacity: float, *, offers: float = 1e9, hiccups: int = 0) -> tuple[Callable[[float], Volley], list[float]]:

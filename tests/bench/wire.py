@@ -177,10 +177,14 @@ def loss_rules(fraction: float) -> str:
     rules = "table inet bench\ndelete table inet bench\n"
     if fraction > 0:
         share = round(fraction * _RANDOM_RANGE)
-        rules += (
-            "table inet bench { chain lose { type filter hook input priority 0; "
-            f'iifname "{WIRE}" numgen random mod {_RANDOM_RANGE} < {share} drop\n}} }}\n'
-        )
+        which = f"numgen random mod {_RANDOM_RANGE} < {share}" if share < _RANDOM_RANGE else ""
+        rules += f"""table inet bench {{
+            chain lose {{
+                type filter hook input priority 0
+                iifname "{WIRE}" {which} drop
+            }}
+        }}
+"""
     return rules
 
 
