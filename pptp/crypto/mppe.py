@@ -6,7 +6,8 @@ information field of a PPP frame of protocol 0x00FD:
     flags A B C D 4 bits | coherency count 12 bits | RC4( PPP protocol 2 | data )
 
 *Stateless*, each packet has its own key. *Stateful*, the key stream runs on over the packets, and the key changes
-with each packet whose count ends in FF, the flag packet; a lost packet has to be mended through CCP.
+with each packet whose count ends in FF, the flag packet. Behind a few lost packets the place in the stream is looked for;
+behind more, or a lost flag packet, it has to be mended through CCP.
 
 Nothing authenticates a packet, but what it decrypts to must be IPv4 or IPv6, version and length included, which one in
 two million random packets is. A packet that is not changes nothing here, whatever its count: so a forger does not
@@ -19,6 +20,7 @@ import struct
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import xor
 
 from pptp.crypto.legacy import Rc4
 from pptp.crypto.mppe_keys import Strength, initial_session_key, next_session_key
@@ -42,6 +44,7 @@ _INNER_PROTOCOL = struct.Struct("!H")
 # RFC 791 section 3.1, RFC 8200 section 3
 _IPV4_HEADER = struct.Struct("!BxH16x")  # version and header length, total length
 _IPV6_HEADER = struct.Struct("!BxxxH34x")  # version and more, payload length
+_IPV4_WORDS = struct.Struct("!10H")  # one's complement, they add up to FFFF
 # ours, because RFC 1661 section 2 lets a frame be padded
 _PADDING = 63
 
@@ -49,6 +52,14 @@ OVERHEAD = _HEADER.size + _INNER_PROTOCOL.size
 
 # ours, because a peer that changes the key at every reset may have done so in packets that were lost
 _UNSEEN_CHANGES = 8
+
+
+# ours: how many packets may be lost for the place behind them to be looked for, and what any of them measures
+_LOST_AT_MOST = 8
+_SMALLEST_BODY = 21  # an IPv4 header behind its protocol, of one octet from some peers
+_LARGEST_BODY = 1502
+# ours: the octets that begin nearly every packet, behind its protocol: IPv4 without options, IPv6
+_BEGINNINGS = (b"\x00\x21\x45", b"\x00\x57\x60")
 
 
 def is_encrypted_by_mppe(protocol: int) -> bool:
@@ -165,8 +176,10 @@ class MppeDecryptor:
             changes = (self._count + ahead + 1 >> 8) - (self._count >> 8)
             inner = self._open_anew(body, first=changes, last=changes + _UNSEEN_CHANGES)
         elif ahead:
-            self.reset_wanted = True
-            raise DropError(Drop.SEQUENCE_JUMP, f"{ahead} MPPE packets are missing")
+            inner = self._open_after_loss(body, ahead)
+            if inner is None:
+                self.reset_wanted = True
+                raise DropError(Drop.SEQUENCE_JUMP, f"{ahead} MPPE packets are missing")
         else:
             inner = self._open_next(body)
         if inner is None:
@@ -181,6 +194,29 @@ class MppeDecryptor:
         if inner is not None:
             self._stream.advance(len(body))
         return inner
+
+    def _open_after_loss(self, body: bytes | memoryview, lost: int) -> tuple[int, bytes] | None:
+        """Under the stream as it goes on behind packets that never came.
+
+        Deviation: RFC 3078 section 8.2 has all packets dropped until a reset, which takes a round trip. The stream has
+        run on over what is lost, though, by so many octets as that had: and since a packet begins with what is known,
+        the octets of the stream that make it so are found in it. What they open is taken if it is right to the last
+        bit that can be checked. Not where the key has changed in between.
+        """
+        if lost > _LOST_AT_MOST or self._count + lost >> 8 != self._count >> 8:
+            return None
+        farthest = lost * _LARGEST_BODY
+        stream = self._stream.peek(farthest + len(body))
+        for beginning in _BEGINNINGS:
+            wanted = bytes(map(xor, body, beginning))
+            at = stream.find(wanted, lost * _SMALLEST_BODY, farthest + len(wanted))
+            while at >= 0:
+                inner = _read(_xor(body, stream[at : at + len(body)]))
+                if inner is not None and _is_certain(*inner):
+                    self._stream.advance(at + len(body))
+                    return inner
+                at = stream.find(wanted, at + 1, farthest + len(wanted))
+        return None
 
     def _open_anew(self, body: bytes | memoryview, *, first: int, last: int) -> tuple[int, bytes] | None:
         """Under the beginning of the stream of the key that lies ``first`` changes ahead, or one up to ``last``.
@@ -219,12 +255,14 @@ class _KeyStream:
 
     def xor(self, data: bytes | memoryview) -> bytes:
         """``data`` under the octets that come next."""
-        size = len(data)
+        return _xor(data, self.peek(len(data)))
+
+    def peek(self, size: int) -> bytes:
+        """The octets that come next."""
         missing = size - len(self._unused)
         if missing > 0:
             self._unused += self._rc4.update(bytes(missing))
-        stream = int.from_bytes(self._unused[:size], "big")
-        return (int.from_bytes(data, "big") ^ stream).to_bytes(size, "big")
+        return self._unused[:size]
 
     def advance(self, size: int) -> None:
         """The next ``size`` octets have been used."""
@@ -286,6 +324,18 @@ class MppePath:
     def _dropped(self, error: DropError) -> DropError:
         self._drops[error.cause] += 1
         return error
+
+
+def _xor(data: bytes | memoryview, stream: bytes) -> bytes:
+    return (int.from_bytes(data, "big") ^ int.from_bytes(stream, "big")).to_bytes(len(stream), "big")
+
+
+def _is_certain(protocol: int, packet: bytes) -> bool:
+    """Whether it is this very packet, and not octets that happen to look like one: no padding, and the sum is right."""
+    if protocol == _IPV6:
+        return len(packet) == _IPV6_HEADER.size + int.from_bytes(packet[4:6], "big")
+    total = sum(_IPV4_WORDS.unpack_from(packet))
+    return len(packet) == int.from_bytes(packet[2:4], "big") and (total & 0xFFFF) + (total >> 16) == 0xFFFF
 
 
 def _read(plaintext: bytes) -> tuple[int, bytes] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import random
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
@@ -99,8 +100,11 @@ def stateless(*strengths: Strength, required: bool = True) -> CcpPolicy:
 
 
 def ip_packet(number: int, size: int = 84) -> bytes:
-    """A packet of IPv4 that says which it is."""
-    return b"\x45\0" + size.to_bytes(2, "big") + number.to_bytes(4, "big") + bytes(size - 8)
+    """A packet of IPv4 that says which it is, with the sum that belongs to it."""
+    words = (0x4500, size, number >> 16, number & 0xFFFF, 0x4001)
+    total = sum(words)
+    total = (total & 0xFFFF) + (total >> 16)
+    return struct.pack("!6H", *words, ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF) + bytes(size - 12)
 
 
 def admit_one(call_id: int, user: str) -> Admission | Terminated:

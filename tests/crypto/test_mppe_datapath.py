@@ -9,6 +9,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scapy.layers.inet import IP, UDP
 
 from pptp.crypto.legacy import Rc4
 from pptp.crypto.mppe import (
@@ -261,6 +262,63 @@ def test_interop_42_a_late_packet_that_closes_the_gap_is_taken() -> None:
     assert take(decryptor, second) == 1
     assert not decryptor.reset_wanted
     assert take(decryptor, third) == 2
+
+
+def real_packet(number: int, size: int) -> bytes:
+    """As on a network: the sum of the header is right."""
+    return bytes(IP(src="10.0.0.1", dst="10.0.0.2", id=number) / UDP() / bytes(size - 28))
+
+
+@pytest.mark.parametrize("strength", list(Strength))
+@pytest.mark.parametrize("lost", range(1, 9))
+def test_interop_42_the_place_behind_lost_packets_is_found_without_a_reset(lost: int, strength: Strength) -> None:
+    encryptor, decryptor = pair(MppeMode(strength, stateless=False))
+    rng = random.Random(lost)
+    number = 0
+    for _ in range(12):
+        data = real_packet(number, rng.randrange(28, 1501))
+        assert decryptor.decrypt(encryptor.encrypt(IPV4, data)) == (IPV4, data)
+        for _ in range(lost):
+            encryptor.encrypt(*rng.choice(((IPV4, real_packet(0, rng.randrange(28, 1501))), (IPV6, IPV6_PACKET))))
+        number += 1 + lost
+        data = real_packet(number, rng.randrange(28, 1501))
+        assert decryptor.decrypt(encryptor.encrypt(IPV4, data)) == (IPV4, data)
+        assert not decryptor.reset_wanted
+        for _ in range(2):
+            assert decryptor.decrypt(encryptor.encrypt(IPV6, IPV6_PACKET)) == (IPV6, IPV6_PACKET)
+        encryptor.encrypt(IPV6, IPV6_PACKET)
+        assert decryptor.decrypt(encryptor.encrypt(IPV6, IPV6_PACKET)) == (IPV6, IPV6_PACKET)
+        number += 5
+        if number & 0xFF > 0xFF - 4 * lost - 12:
+            break
+
+
+def test_interop_42_more_lost_packets_and_lost_flag_packets_want_a_reset() -> None:
+    encryptor, decryptor = pair(STATEFUL)
+    assert decryptor.decrypt(encryptor.encrypt(IPV4, real_packet(0, 60)))
+    for number in range(9):
+        encryptor.encrypt(IPV4, real_packet(number, 60))
+    assert take(decryptor, encryptor.encrypt(IPV4, real_packet(10, 60))) is Drop.SEQUENCE_JUMP
+    assert decryptor.reset_wanted
+    encryptor, decryptor = pair(STATEFUL)
+    for number in range(0x101):
+        packet = encryptor.encrypt(IPV4, real_packet(number, 60))
+        if number < 0xFF:
+            assert decryptor.decrypt(packet)
+    assert header(packet) & 0xFFF == 0x100  # the one before it changed the key, and was lost
+    assert take(decryptor, packet) is Drop.SEQUENCE_JUMP
+    assert decryptor.reset_wanted
+
+
+def test_interop_42_noise_is_no_place_and_moves_nothing() -> None:
+    encryptor, decryptor = pair(STATEFUL)
+    rng = random.Random(42)
+    for number in range(20):
+        assert decryptor.decrypt(encryptor.encrypt(IPV4, real_packet(number, 100)))
+        for ahead in range(1, 200):
+            forged = struct.pack("!H", ENCRYPTED | (number + 1 + ahead % 9)) + rng.randbytes(rng.randrange(2, 1500))
+            assert isinstance(take(decryptor, forged), Drop)
+    assert decryptor.decrypt(encryptor.encrypt(IPV4, real_packet(20, 100)))
 
 
 def test_a_stateless_stream_ignores_a_reset() -> None:
