@@ -6,8 +6,8 @@ information field of a PPP frame of protocol 0x00FD:
     flags A B C D 4 bits | coherency count 12 bits | RC4( PPP protocol 2 | data )
 
 *Stateless*, each packet has its own key. *Stateful*, the key stream runs on over the packets, and the key changes
-with each packet whose count ends in FF, the flag packet. Behind a few lost packets the place in the stream is looked for;
-behind more, or a lost flag packet, it has to be mended through CCP.
+with each packet whose count ends in FF, the flag packet. Behind a few lost packets the place in the stream is looked
+for; behind more, or a lost flag packet, it has to be mended through CCP.
 
 Nothing authenticates a packet, but what it decrypts to must be IPv4 or IPv6, version and length included, which one in
 two million random packets is. A packet that is not changes nothing here, whatever its count: so a forger does not
