@@ -300,7 +300,7 @@ class _Demo:
         for side in (self._lab.a, self._lab.b):
             for box in side.boxes:
                 for flow in box.node.flows():
-                    if flow.helper or flow.expected:
+                    if flow.replied and (flow.helper or flow.expected):
                         protocol = "gre" if flow.protocol == IPPROTO_GRE else "tcp"
                         ends = {"source": str(flow.original.source), "destination": str(flow.original.destination)}
                         status = {"helper": flow.helper, "expected": flow.expected, "assured": flow.assured}

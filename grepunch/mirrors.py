@@ -1,23 +1,46 @@
-"""The TCP connections of mirrored handshakes: at most one for each peer, moved by the event loop."""
+"""The TCP connections of mirrored handshakes: at most one in use for each peer, moved by the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from ipaddress import IPv4Address
 
+from grepunch.io import simultaneous
 from grepunch.io.errors import HostError
-from grepunch.io.simultaneous import SimultaneousOpen
+from grepunch.io.simultaneous import Connection, Listener
 from grepunch.peer import (
     MirrorClosed,
     MirrorConnected,
     MirrorData,
     MirrorDial,
     MirrorHangUp,
+    MirrorKeep,
     MirrorReceived,
     MirrorTransmit,
     PeerMachine,
 )
 from pptp.mirrored import CONTROL_PORT
+
+
+class _Rank(IntEnum):
+    """Of several connections that come to be, both sides take the one of the highest rank."""
+
+    SERVER_CALLS = 0
+    DIALLER_CALLS = 1
+    SIMULTANEOUS = 2
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What there is for one peer: the connection in use, those that may still come to be, and the listener."""
+
+    machine: PeerMachine
+    used: tuple[_Rank, Connection] | None = None
+    pending: dict[_Rank, Connection] = field(default_factory=dict)
+    listener: Listener | None = None
 
 
 class Mirrors:
@@ -33,62 +56,109 @@ class Mirrors:
         self._now = now
         self._settled = settled
         self._on_notice = on_notice
-        self._connections: dict[str, SimultaneousOpen] = {}
+        self._attempts: dict[str, _Attempt] = {}
 
     def act(self, name: str, machine: PeerMachine, item: MirrorTransmit) -> None:
         """One thing that the machine of peer ``name`` wants done."""
+        attempt = self._attempts.get(name)
         match item:
             case MirrorDial(address=address):
                 self._drop(name)
                 try:
-                    connection = SimultaneousOpen(address, CONTROL_PORT)
+                    self._dial(name, machine, address)
                 except HostError as error:
                     self._on_notice(f"NATs that want to see a PPTP call first cannot be passed: {error}", name)
-                    machine.receive_mirror(MirrorClosed(), self._now())
-                    return
-                self._connections[name] = connection
-                asyncio.get_running_loop().add_writer(connection.fileno(), self._finished, name, machine)
-            case MirrorData(message=message):
-                connected = self._connections.get(name)
-                if connected is not None and not connected.send(message):
                     self._lost(name, machine)
+            case MirrorData(message=message) if attempt is not None and attempt.used is not None:
+                if not attempt.used[1].send(message):
+                    self._lost(name, machine)
+            case MirrorKeep() if attempt is not None:
+                _stop_trying(attempt)
             case MirrorHangUp():
                 self._drop(name)
 
     def close(self) -> None:
         """Drop every connection."""
-        for name in list(self._connections):
+        for name in list(self._attempts):
             self._drop(name)
 
+    def _dial(self, name: str, machine: PeerMachine, address: IPv4Address) -> None:
+        loop = asyncio.get_running_loop()
+        attempt = self._attempts[name] = _Attempt(machine)
+        attempt.listener = Listener(address, CONTROL_PORT)
+        loop.add_reader(attempt.listener.fileno(), self._called, name)
+        own_call = _Rank.DIALLER_CALLS if machine.config.dialing else _Rank.SERVER_CALLS
+        for rank in (_Rank.SIMULTANEOUS, own_call):
+            connection = simultaneous.connect(address, CONTROL_PORT, from_same=rank is _Rank.SIMULTANEOUS)
+            attempt.pending[rank] = connection
+            loop.add_writer(connection.fileno(), self._finished, name, rank)
+
     def _drop(self, name: str) -> None:
-        connection = self._connections.pop(name, None)
-        if connection is not None:
-            loop = asyncio.get_running_loop()
-            loop.remove_writer(connection.fileno())
-            loop.remove_reader(connection.fileno())
-            connection.close()
+        attempt = self._attempts.pop(name, None)
+        if attempt is not None:
+            _stop_trying(attempt)
+            _stop_using(attempt)
 
     def _lost(self, name: str, machine: PeerMachine) -> None:
         self._drop(name)
         machine.receive_mirror(MirrorClosed(), self._now())
 
-    def _finished(self, name: str, machine: PeerMachine) -> None:
-        connection = self._connections[name]
-        loop = asyncio.get_running_loop()
-        loop.remove_writer(connection.fileno())
+    def _finished(self, name: str, rank: _Rank) -> None:
+        attempt = self._attempts[name]
+        connection = attempt.pending.pop(rank)
+        asyncio.get_running_loop().remove_writer(connection.fileno())
         if connection.finish():
-            loop.add_reader(connection.fileno(), self._readable, name, machine)
-            machine.receive_mirror(MirrorConnected(), self._now())
-        else:
-            self._lost(name, machine)
+            self._use(name, attempt, rank, connection)
+            return
+        connection.close()
+        if not attempt.pending and attempt.used is None:  # refused; the peer may call as long as we try again
+            self._lost(name, attempt.machine)
+            self._settled(name)
+
+    def _called(self, name: str) -> None:
+        attempt = self._attempts[name]
+        connection = attempt.listener.accept() if attempt.listener is not None else None
+        if connection is not None:
+            rank = _Rank.SERVER_CALLS if attempt.machine.config.dialing else _Rank.DIALLER_CALLS
+            self._use(name, attempt, rank, connection)
+
+    def _use(self, name: str, attempt: _Attempt, rank: _Rank, connection: Connection) -> None:
+        if attempt.used is not None and attempt.used[0] >= rank:
+            connection.close()
+            return
+        _stop_using(attempt)
+        attempt.used = (rank, connection)
+        asyncio.get_running_loop().add_reader(connection.fileno(), self._readable, name, connection)
+        attempt.machine.receive_mirror(MirrorConnected(), self._now())
         self._settled(name)
 
-    def _readable(self, name: str, machine: PeerMachine) -> None:
-        data = self._connections[name].receive()
+    def _readable(self, name: str, connection: Connection) -> None:
+        attempt = self._attempts[name]
+        data = connection.receive()
         if data:
-            machine.receive_mirror(MirrorReceived(data), self._now())
+            attempt.machine.receive_mirror(MirrorReceived(data), self._now())
+            self._settled(name)
+        elif data is not None and attempt.pending:
+            _stop_using(attempt)  # the peer has found a better one, and so shall we
         elif data is not None:
-            self._lost(name, machine)
-        else:
-            return
-        self._settled(name)
+            self._lost(name, attempt.machine)
+            self._settled(name)
+
+
+def _stop_trying(attempt: _Attempt) -> None:
+    loop = asyncio.get_running_loop()
+    if attempt.listener is not None:
+        loop.remove_reader(attempt.listener.fileno())
+        attempt.listener.close()
+        attempt.listener = None
+    for connection in attempt.pending.values():
+        loop.remove_writer(connection.fileno())
+        connection.close()
+    attempt.pending.clear()
+
+
+def _stop_using(attempt: _Attempt) -> None:
+    if attempt.used is not None:
+        asyncio.get_running_loop().remove_reader(attempt.used[1].fileno())
+        attempt.used[1].close()
+        attempt.used = None

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
+from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from pptp.wire.sealed import ENCRYPTED_PROTOCOL
@@ -29,6 +30,7 @@ GRE_V0_SIZE = 4
 _ADDRESS_AND_CONTROL = 0xFF03
 
 # linux/bpf_common.h
+LD_WORD = 0x20  # A <- 32 bits at [k]
 LD_HALF_INDEXED = 0x48  # A <- 16 bits at [X + k]
 LD_BYTE_INDEXED = 0x50  # A <- 8 bits at [X + k]
 LDX_HEADER_LENGTH = 0xB1  # X <- 4 * (low nibble of the octet at [k])
@@ -39,6 +41,9 @@ AND = 0x54
 A_TO_X = 0x07
 X_TO_A = 0x87
 RETURN = 0x06
+
+# linux/filter.h: offsets from here on count from the IP header, wherever the socket's own view begins
+_FROM_IP_HEADER = 0x100000000 - 0x100000
 
 # asm-generic/socket.h
 _SO_ATTACH_FILTER = 26
@@ -131,6 +136,19 @@ ADMIT_CALLS = _assemble(
         (RETURN, 0, "", ""),
     ]
 )
+
+
+def from_source(address: IPv4Address) -> tuple[Instruction, ...]:
+    """Admits what comes from ``address``, to a socket of any IPv4 protocol."""
+    return _assemble(
+        [
+            (LD_WORD, _FROM_IP_HEADER + 12, "", ""),
+            (JUMP_IF_EQUAL, int(address), "", "reject"),
+            (RETURN, _WHOLE_PACKET, "", ""),
+            "reject",
+            (RETURN, 0, "", ""),
+        ]
+    )
 
 
 def attach(raw: socket.socket, program: tuple[Instruction, ...]) -> None:

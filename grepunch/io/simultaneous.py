@@ -1,7 +1,10 @@
-"""A TCP connection that both ends open at once, from one well-known port to the same (RFC 9293 section 3.5).
+"""The TCP connections that a mirrored handshake may come to run on, whichever side's SYN gets through.
 
-Each SYN opens its sender's own NAT for the other's; the kernel repeats it until they have met. The port is bound with
-SO_REUSEPORT, so that a server of this host that does likewise may keep it.
+Both ends connect from one well-known port to the same (simultaneous open, RFC 9293 section 3.5): each SYN opens its
+sender's own NAT for the other's, and the kernel repeats it until they have met. Where a NAT draws another port, the
+other side may still be reachable at that port as any server is: so each also calls it from a port of no meaning, and
+listens, deaf to all other addresses, so that nobody else learns of it. The port is shared by SO_REUSEPORT: a server of
+this host that does likewise may keep it.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import socket
 import struct
 from ipaddress import IPv4Address
 
+from grepunch.io import grefilter
 from grepunch.io.errors import Refused
 
 # ours, because the handshake's five messages of either side are 1 KiB
@@ -19,31 +23,34 @@ LARGEST_READ = 4096
 _ABORT = struct.pack("ii", 1, 0)  # linger for no time: no TIME_WAIT, which would keep the pair of ports from us
 
 
-class SimultaneousOpen:
-    """One connection, from the first SYN on. Raises :class:`Refused` where the port is taken by another program."""
+def _stream(port: int | None) -> socket.socket:
+    stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+    if port is None:
+        return stream
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        stream.bind(("", port))
+    except OSError as error:
+        stream.close()
+        raise Refused(f"TCP port {port} cannot be used: {error.strerror}") from error
+    return stream
 
-    def __init__(self, address: IPv4Address, port: int) -> None:
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
-            self._socket.bind(("", port))
-            failed = self._socket.connect_ex((str(address), port))
-        except OSError as error:
-            self._socket.close()
-            raise Refused(f"TCP port {port} cannot be used: {error.strerror}") from error
-        if failed not in (0, errno.EINPROGRESS):
-            self._socket.close()
-            raise Refused(f"no connection to {address} port {port}: {os.strerror(failed)}")
+
+class Connection:
+    """A stream that is there, or is about to be."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        self._socket = stream
 
     def fileno(self) -> int:
         """For the event loop: writable once connected or failed, readable from then on."""
         return self._socket.fileno()
 
     def finish(self) -> bool:
-        """Whether the connection has come to be."""
+        """Whether connecting has succeeded, once writable."""
         return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
 
     def send(self, message: bytes) -> bool:
@@ -64,4 +71,43 @@ class SimultaneousOpen:
 
     def close(self) -> None:
         """Abort it. Harmless when closed."""
+        self._socket.close()
+
+
+def connect(address: IPv4Address, port: int, *, from_same: bool) -> Connection:
+    """Begin to connect to ``port``, from the same port or from any.
+
+    Raises :class:`Refused` where another program has it to itself, or there is no route.
+    """
+    stream = _stream(port if from_same else None)
+    failed = stream.connect_ex((str(address), port))
+    if failed not in (0, errno.EINPROGRESS):
+        stream.close()
+        raise Refused(f"no connection to {address} port {port}: {os.strerror(failed)}")
+    return Connection(stream)
+
+
+class Listener:
+    """Waits on ``port`` for a SYN from ``address`` alone; the kernel drops every other without an answer."""
+
+    def __init__(self, address: IPv4Address, port: int) -> None:
+        self._socket = _stream(port)
+        grefilter.attach(self._socket, grefilter.from_source(address))
+        self._socket.listen(1)
+
+    def fileno(self) -> int:
+        """For the event loop: readable when somebody is there."""
+        return self._socket.fileno()
+
+    def accept(self) -> Connection | None:
+        """The connection, if it is still there."""
+        try:
+            stream, _ = self._socket.accept()
+        except OSError:
+            return None
+        stream.setblocking(False)
+        return Connection(stream)  # it has inherited every option
+
+    def close(self) -> None:
+        """Listen no longer. Harmless when closed."""
         self._socket.close()

@@ -24,6 +24,7 @@ from grepunch.peer.mirror import (
     MirrorData,
     MirrorDial,
     MirrorHangUp,
+    MirrorKeep,
     MirrorReceived,
     MirrorTransmit,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "MirrorData",
     "MirrorDial",
     "MirrorHangUp",
+    "MirrorKeep",
     "MirrorReceived",
     "MirrorTransmit",
     "PathUp",

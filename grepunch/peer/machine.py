@@ -28,7 +28,7 @@ from grepunch.peer.events import (
     StateChanged,
 )
 from grepunch.peer.hole import FirstFrame, HeardAgain, InnerMtu, Moved, Place, Silent, Unanswered
-from grepunch.peer.mirror import MirrorData, MirrorDial, MirrorHangUp, MirrorNews
+from grepunch.peer.mirror import MirrorData, MirrorDial, MirrorHangUp, MirrorKeep, MirrorNews
 from grepunch.peer.relay import RELAY_MTU
 from grepunch.peer.session import SealedSession, SegmentOut
 from grepunch.peer.view import PeerView
@@ -407,7 +407,7 @@ class PeerMachine(PeerView):
         out = session.transmits()
         for item in out:
             match item:
-                case GreSend() | MirrorDial() | MirrorData() | MirrorHangUp():
+                case GreSend() | MirrorDial() | MirrorData() | MirrorKeep() | MirrorHangUp():
                     self._out.append(item)
                 case SegmentOut(body=body):
                     sealed = build_vendor_network(SealedKind.SEGMENT, body)

@@ -2,8 +2,9 @@
 
 A second after the common start, where no probe has come through, both sides connect to each other's TCP port 1723
 from their own (RFC 2637 section 3.1 has it as the server's; a helper looks no further than that), and both NATs see a
-client call a server. Once both calls are established the puncher's probes pass like any others: nothing that a
-stranger could put on that connection is believed, only the probes are.
+client call a server. Where a NAT draws ports at random one side's SYN can still find the other, if that one has a
+public address or its port forwarded. Once both calls are established the puncher's probes pass like any others:
+nothing that a stranger could put on that connection is believed, only the probes are.
 
 A connection on which the handshake began stays open and quiet while the session lives, for the NATs forget the flow
 with it; a round that needs a new one replaces it.
@@ -17,7 +18,7 @@ from ipaddress import IPv4Address
 
 from pptp.errors import Terminated
 from pptp.machine import earliest
-from pptp.mirrored import MirroredCall
+from pptp.mirrored import MirroredCall, MirroredCallUp
 from pptp.timers import Timers
 
 # ours, because where probes pass at all they have by then, and a NAT that saw no call has nothing to forget
@@ -30,7 +31,7 @@ REDIAL_AFTER = 0.5
 
 @dataclass(frozen=True, slots=True)
 class MirrorDial:
-    """Connect to this address, from port 1723 to port 1723, in place of any earlier connection."""
+    """Get a connection with this address, over port 1723 of both or of either, in place of any earlier one."""
 
     address: IPv4Address
 
@@ -43,13 +44,18 @@ class MirrorData:
 
 
 @dataclass(frozen=True, slots=True)
+class MirrorKeep:
+    """The connection serves its purpose: keep it, and try for no better one."""
+
+
+@dataclass(frozen=True, slots=True)
 class MirrorHangUp:
     """Close the connection, or give up connecting."""
 
 
 @dataclass(frozen=True, slots=True)
 class MirrorConnected:
-    """The connection is there."""
+    """A connection is there; a better one takes the place of the one before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ class MirrorClosed:
     """It is gone, or did not come to be."""
 
 
-MirrorTransmit = MirrorDial | MirrorData | MirrorHangUp
+MirrorTransmit = MirrorDial | MirrorData | MirrorKeep | MirrorHangUp
 MirrorNews = MirrorConnected | MirrorReceived | MirrorClosed
 
 
@@ -142,7 +148,7 @@ class Mirror:
     def receive(self, news: MirrorNews, now: float) -> None:
         """What became of the connection that was dialled last."""
         match news:
-            case MirrorConnected() if self._dialled and self._call is None:
+            case MirrorConnected() if self._dialled and not self.up:
                 self._timers.stop(_Timer.CONNECT)
                 self._call = MirroredCall()
                 self._call.open(now)
@@ -150,7 +156,7 @@ class Mirror:
                 self._call.receive(data, now)
             case MirrorClosed():
                 self._timers.stop(_Timer.CONNECT)
-                if self._dialled and self._call is None and now + REDIAL_AFTER < self._until:
+                if self._dialled and not self.up and now + REDIAL_AFTER < self._until:
                     self._timers.arm(_Timer.DIAL, now + REDIAL_AFTER)
                 self._call, self._dialled = None, False
             case _:
@@ -160,5 +166,9 @@ class Mirror:
 
     def _follow(self, call: MirroredCall) -> None:
         self._out += [MirrorData(message) for message in call.transmits()]
-        if any(isinstance(event, Terminated) for event in call.events()):
-            self.hang_up()
+        for event in call.events():
+            match event:
+                case MirroredCallUp():
+                    self._out.append(MirrorKeep())
+                case Terminated():
+                    self.hang_up()

@@ -14,6 +14,7 @@ from grepunch.peer.mirror import (
     MirrorData,
     MirrorDial,
     MirrorHangUp,
+    MirrorKeep,
     MirrorReceived,
 )
 
@@ -40,8 +41,11 @@ def connected() -> tuple[Mirror, Mirror]:
 def talk(pair: tuple[Mirror, Mirror]) -> None:
     while out := [(side, item) for side in (0, 1) for item in pair[side].transmits()]:
         for side, item in out:
-            assert isinstance(item, MirrorData)
-            pair[1 - side].receive(MirrorReceived(item.message), DIAL_AT)
+            if isinstance(item, MirrorData):
+                pair[1 - side].receive(MirrorReceived(item.message), DIAL_AT)
+            else:
+                assert item == MirrorKeep()
+                assert pair[side].up
 
 
 def test_it_waits_for_the_punch_and_dials_a_second_after_the_common_start() -> None:
@@ -90,6 +94,22 @@ def test_a_handshake_under_way_is_not_broken_off_either() -> None:
     one.settled()
     assert one.transmits() == []
     assert not one.up
+
+
+def test_a_better_connection_takes_the_place_of_one_whose_call_is_not_up_yet() -> None:
+    pair = connected()
+    first = [item for mirror in pair for item in mirror.transmits()]
+    for mirror in pair:
+        mirror.receive(MirrorConnected(), DIAL_AT)
+    again = [item for mirror in pair for item in mirror.transmits()]
+    assert again == first
+    for mirror, item in zip(reversed(pair), again, strict=True):
+        assert isinstance(item, MirrorData)
+        mirror.receive(MirrorReceived(item.message), DIAL_AT)
+    talk(pair)
+    assert all(mirror.up for mirror in pair)
+    pair[0].receive(MirrorConnected(), DIAL_AT)
+    assert pair[0].up
 
 
 def test_nobody_answering_ends_the_attempt() -> None:
