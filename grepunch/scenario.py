@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from grepunch.lab.node import LabError, Node, Program
+from grepunch.lab.pulse import READY, Pulse
 from grepunch.lab.requirements import program
 from grepunch.lab.topology import MEET_ADDRESSES, Lab, Side
 from grepunch.runtime import SYSTEM_DIRECTORY
@@ -28,6 +30,7 @@ from grepunch.secure.identity import Identity, encode_key, generate_private_key
 INNER = {"a": IPv4Address("10.66.0.1"), "b": IPv4Address("10.66.0.2")}
 MEET_PORT = 443
 TRANSFER_PORT = 5001
+PULSE_PORT = 5002
 _POLL = 0.01
 _LOG_TAIL = 4000  # characters of each log that go into an error
 
@@ -323,6 +326,28 @@ class Scenario:
             raise LabError(f"the transfer failed: {running.stderr}")
         result: dict[str, Any] = json.loads(running.stdout)
         return result
+
+    def start_pulse(self, interval: float = 0.02, octets: int = 64) -> dict[str, Program]:
+        """Begin a steady pulse of datagrams both ways; see :mod:`grepunch.lab.pulse`."""
+        pulses = {}
+        for name, other in (("a", "b"), ("b", "a")):
+            pulses[name] = self.peers[name].host.start_python(
+                "grepunch.lab.pulse",
+                *(str(INNER[name]), str(INNER[other]), str(PULSE_PORT), str(interval), str(octets)),
+                label=f"pulse-{name}",
+            )
+        for running in pulses.values():
+            running.wait_for(READY, 10.0)
+        return pulses
+
+    def finish_pulse(self, pulses: Mapping[str, Program], settle: float = 0.5) -> dict[str, Pulse]:
+        """Stop sending, let what is under way arrive for ``settle`` seconds, and what both saw."""
+        for running in pulses.values():
+            running.process.send_signal(signal.SIGHUP)
+        time.sleep(settle)
+        for running in pulses.values():
+            running.stop()
+        return {name: Pulse(**json.loads(running.stdout.splitlines()[-1])) for name, running in pulses.items()}
 
     def transfer(self, length: int, timeout: float = 120.0) -> dict[str, Any]:
         """A whole transfer between the two peers."""
