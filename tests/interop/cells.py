@@ -31,6 +31,7 @@ UP = 40.0  # seconds for a link to come up; it takes two on an idle machine
 NOTICED = 30.0  # seconds in which an end must have heard that the other has gone
 RECONNECTED = 60.0  # seconds in which a `dial` that retries is up again, its pauses included
 LATE = 0.3  # seconds after which a displaced frame may be given up
+SETTLED = 10  # calls after which a process has all the descriptors that it is going to need
 DISORDER_RATE = 20  # frames between two disorders
 DISORDER_PINGS = 600
 _DISORDER_INTERVAL = 0.01  # seconds; ten frames that pptp holds back are then out again in time
@@ -41,17 +42,23 @@ _TRANSFER_TIMEOUT = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One thing to show. ``disorder``: pptp-linux' --test-type, 0 for the whole life of a link in order."""
+    """One thing to show: the whole life of a link, unless it is one of the others.
+
+    ``disorder`` is pptp-linux' --test-type, ``calls`` a number of calls one after another.
+    """
 
     role: str
     kind: Kind
     disorder: int = 0
+    calls: int = 0
 
     @property
     def test(self) -> str:
         """Its name in the table."""
         if self.role == "none":
             return "self-check"
+        if self.calls:
+            return f"{self.calls} calls"
         return f"reorder type {self.disorder}" if self.disorder else "link"
 
     def __str__(self) -> str:
@@ -101,7 +108,7 @@ class Bench:
         taken = self.node.capture(WAN)
         detail = ""
         try:
-            SCENARIOS[cell.role, bool(cell.disorder)](self, cell)
+            _scenario(cell)(self, cell)
             taken.stop()
             if cell.role != "none":
                 self._judge_capture(cell)
@@ -326,6 +333,27 @@ def serve_disorder(bench: Bench, cell: Cell) -> None:
     server.end()
 
 
+def dial_again_and_again(bench: Bench, cell: Cell) -> None:
+    """Our `dial` calls a foreign server that hangs up each time, and needs no more of this machine each time."""
+    client, server = bench.prepare("dial", cell.kind), Server(bench.guest)
+    server.start(cell.kind)
+    begun = time.monotonic()
+    client.start("--retry", "forever")
+    held = 0
+    for number in range(1, cell.calls + 1):
+        client.wait_for("session_up", UP, count=number)
+        if number == SETTLED:
+            held = client.descriptors()
+        server.forget_log()
+        server.hang_up()
+        client.wait_for("session_down", NOTICED, count=number)
+    bench.seen.append(f"{cell.calls} calls up in {time.monotonic() - begun:.0f} s")
+    bench.agreed(client, server, cell.calls + 1)
+    _must(client.descriptors() == held, f"{held} descriptors became {client.descriptors()}")
+    bench.pings(client, server.up(UP))
+    client.end()
+
+
 def self_check(bench: Bench, cell: Cell) -> None:
     """A foreign client calls a foreign server from another namespace of the guest: what fails here is this suite's."""
     server, client = Server(bench.guest), Client(bench.guest)
@@ -356,9 +384,13 @@ def _must(holds: bool, what: str) -> None:
         raise Contradiction(what)
 
 
-SCENARIOS: dict[tuple[str, bool], Callable[[Bench, Cell], None]] = {
-    ("serve", False): serve_link,
-    ("serve", True): serve_disorder,
-    ("dial", False): dial_link,
-    ("none", False): self_check,
-}
+def _scenario(cell: Cell) -> Callable[[Bench, Cell], None]:
+    match cell:
+        case Cell(role="none"):
+            return self_check
+        case Cell(disorder=0, calls=0):
+            return serve_link if cell.role == "serve" else dial_link
+        case Cell(role="serve", calls=0):
+            return serve_disorder
+        case _:
+            return dial_again_and_again

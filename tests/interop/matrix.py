@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ CELLS = (
     Cell("none", _STATELESS),
     *(Cell(role, kind) for role in ("serve", "dial") for kind in KINDS),
     *(Cell("serve", kind, disorder) for disorder in (1, 2, 3) for kind in (_PLAIN, _STATELESS)),
+    Cell("dial", _STATELESS, calls=25),
     Cell("serve", _STATEFUL, 2),  # type 3 loses frames itself, which the stateful mode cannot bridge
 )
 CELL_TIMEOUT = 240.0  # seconds, of which an idle machine needs a tenth
@@ -69,7 +71,7 @@ def run_cells(cells: list[dict[str, Any]], cache: str, show: bool) -> list[dict[
 def as_fields(cell: Cell) -> dict[str, Any]:
     """A cell that survives JSON."""
     kind = {"authentication": cell.kind.authentication, "strength": cell.kind.strength, "stateful": cell.kind.stateful}
-    return {"role": cell.role, "kind": kind, "disorder": cell.disorder}
+    return {"role": cell.role, "kind": kind, "disorder": cell.disorder, "calls": cell.calls}
 
 
 def line(row: Row) -> str:
@@ -96,6 +98,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--role", choices=("serve", "dial", "none"), help="only the cells in which we are this")
     parser.add_argument("--match", default="", metavar="TEXT", help="only the cells whose description has this")
+    parser.add_argument("--calls", type=int, metavar="N", help="how many calls one after another; default: 25")
     parser.add_argument("--list", action="store_true", help="name the cells, run none")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
     return parser.parse_args(arguments)
@@ -104,7 +107,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Run the matrix; the exit code."""
     options = parse(arguments)
-    cells = [cell for cell in CELLS if options.role in (None, cell.role) and options.match in str(cell)]
+    cells = [replace(cell, calls=options.calls) if cell.calls and options.calls else cell for cell in CELLS]
+    cells = [cell for cell in cells if options.role in (None, cell.role) and options.match in str(cell)]
     if options.list:
         print("\n".join(map(str, cells)))
         return 0

@@ -110,6 +110,12 @@ class Endpoint:
             self.running.process.kill()
             self.running.process.wait()
 
+    def descriptors(self) -> int:
+        """How many file descriptors it has open."""
+        if self.running is None:
+            raise LabError(f"{self.role} does not run")
+        return len(list(Path(f"/proc/{self.running.process.pid}/fd").iterdir()))
+
     def verdict(self) -> str:
         """The word of its last verdict, if it has come to one."""
         found = self.events("verdict")

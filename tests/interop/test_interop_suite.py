@@ -154,7 +154,7 @@ def test_frames_are_found_in_gre_whatever_is_compressed_of_their_headers() -> No
 
 
 def test_every_kind_is_called_in_both_roles_and_every_cell_survives_its_way_into_the_sandbox() -> None:
-    links = {(cell.role, cell.kind) for cell in CELLS if not cell.disorder}
+    links = {(cell.role, cell.kind) for cell in CELLS if not cell.disorder and not cell.calls}
     assert {(role, kind) for role in ("serve", "dial") for kind in KINDS} <= links
     assert {cell.disorder for cell in CELLS if cell.kind.strength} == {0, 1, 2, 3}
     assert {cell.disorder for cell in CELLS if not cell.kind.strength} == {0, 1, 2, 3}
