@@ -82,3 +82,40 @@ def test_each_of_several_peers_is_reached_alone_and_held_to_its_own_addresses(ru
     assert after["c"]["drops"]["not_allowed"] - before["c"]["drops"].get("not_allowed", 0) == FORGED
     assert after["c"]["rx_packets"] == before["c"]["rx_packets"]
     assert after["b"]["rx_packets"] == before["b"]["rx_packets"]
+
+
+def claimed_address() -> dict[str, Any]:
+    """a leaves both addresses to b, and b claims one in the network of a's own LAN."""
+    with Lab("G2S", "G2S") as lab:
+        scenario = Scenario(lab)
+        a, b = (scenario.peers[name] for name in "ab")
+        text = a.profile.read_text()
+        for line in (f'address = "{INNER["a"]}/24"\n', f'address = "{INNER["b"]}"\n'):
+            text = text.replace(line, "")
+        a.profile.write_text(text)
+        honest = b.profile.read_text()
+        b.profile.write_text(honest.replace(f'"{INNER["b"]}/24"', f'"{lab.a.address + 100}/32"'))
+        scenario.start_rendezvous()
+        scenario.start("a")
+        scenario.start("b")
+        claimed = f"{lab.a.address + 100}/32"
+        refused = scenario.wait_for("a", "notice", 25, peer="b", level="warning")
+        running(scenario, "b").stop()
+        lan = a.host.ip("route", "show", "proto", "171")
+        b.profile.write_text(honest)
+        scenario.start("b")
+        scenario.up(25)
+        return {
+            "refused": claimed in refused["text"],
+            "routes": lan,
+            "reached": ping(a.host, INNER["b"]),
+            "end": scenario.end(),
+        }
+
+
+def test_an_address_that_clashes_ends_the_session_of_who_claims_it_and_nothing_else(run_in_lab: RunInLab) -> None:
+    seen = run_in_lab(claimed_address)
+    assert seen["refused"]
+    assert seen["routes"] == ""
+    assert seen["reached"], "the same peer, with an address of its own"
+    assert seen["end"] == []
