@@ -29,6 +29,7 @@ from grepunch.io.clock import entropy, now
 from grepunch.io.driver import LONGEST_SLEEP
 from grepunch.io.engine.batches import GreBatches
 from grepunch.io.engine.loop import Engine
+from grepunch.io.hostnet import has_ipv6
 from grepunch.io.rawgre import RawGre
 from grepunch.io.tun import Tun
 from grepunch.meetings import Meetings, Member, ca_file_of, check_settings
@@ -206,6 +207,7 @@ class Endpoint:
                 own_public_key=keys.public_key,
                 entropy=entropy,
                 allowed=peer.allowed,
+                ipv6=has_ipv6(),
             ),
             clock=lambda: self._meetings.clock_of(peer.name) if self._meetings is not None else None,
             interfaces=self._interface.host_interfaces,

@@ -42,12 +42,14 @@ def session_factory(
     own_public_key: bytes,
     entropy: Callable[[int], bytes],
     allowed: Sequence[IPv4Network] = (),
+    ipv6: bool = True,
 ) -> Callable[[], Session]:
     """Makes sessions whose IPCP must end in the profile's addresses, as far as it names them.
 
     What it leaves open the peer may choose among the private addresses and what it is ``allowed`` anyway: nobody who
     leaves out an address means to let the peer take the place of a public server.
 
+    Without ``ipv6``, because this host has none, IPV6CP is refused.
     Neither a PPTP nor an LCP Echo ever ends a session here: only the path manager judges silence. The largest inner
     packet differs from path to path, so LCP announces the largest there can be.
     """
@@ -55,6 +57,7 @@ def session_factory(
     def may_choose(address: IPv4Address) -> bool:
         return address not in (local, remote) and any(address in network for network in (*PRIVATE, *allowed))
 
+    ipv6cp = Ipv6cpPolicy(interface_identifier=interface_identifier(own_public_key), fixed=True)
     config = SessionConfig(
         dials=dials,
         call_id=PUNCHED_CALL_ID,
@@ -69,7 +72,7 @@ def session_factory(
             ),
             control_protocols=(
                 IpcpPolicy(local=local, remote=remote, strict=True, may_choose=may_choose),
-                Ipv6cpPolicy(interface_identifier=interface_identifier(own_public_key), fixed=True),
+                *((ipv6cp,) if ipv6 else ()),
             ),
             retransmission=Retransmission(restart_timer=RESTART_TIMER),
         ),
