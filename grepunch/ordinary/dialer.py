@@ -22,7 +22,7 @@ from grepunch.ordinary.connection import Connection
 from grepunch.ordinary.interface import CallInterface
 from grepunch.ordinary.outcome import verdict_of_call
 from grepunch.ordinary.reporting import CallStories, session_status
-from grepunch.ordinary.terms import dialling_terms, encryption_word, is_unset, link_local, warning
+from grepunch.ordinary.terms import device_mtu, dialling_terms, encryption_word, is_unset, link_local, warning
 from grepunch.progress import Level, Notice, Reporter, SessionDown, SessionUp, StateChanged
 from grepunch.recording import Recording
 from grepunch.status import LastError, OrdinaryStatus, SessionStatus, Stage, Status
@@ -285,8 +285,9 @@ class OrdinaryDialer:
             self._attempt.over.set()
 
     def _ipv4_up(self, call: Call, event: Ipv4Up) -> None:
-        call.remote, call.local, call.mtu = event.remote, event.local, event.mtu
-        self._interface.set_mtu(min(event.mtu, self._profile.interface.mtu or event.mtu))
+        call.remote, call.local = event.remote, event.local
+        call.mtu = min(event.mtu, device_mtu(self._profile))
+        self._interface.set_mtu(call.mtu)
         self._interface.set_address(event.local)
         own = () if is_unset(event.remote) or self._covered(event) else (IPv4Network(event.remote),)
         routes = (*own, *self._profile.interface.routes)
@@ -307,7 +308,7 @@ class OrdinaryDialer:
                 address=event.remote,
                 own_address=event.local,
                 elapsed=call.up_since - call.connection.began,
-                mtu=event.mtu,
+                mtu=call.mtu,
                 authentication=call.method,
                 encryption=call.encryption,
                 ipv6=call.ipv6,
@@ -323,7 +324,7 @@ class OrdinaryDialer:
 
     def _ipv6_up(self, call: Call, event: Ipv6Up) -> None:
         call.ipv6, call.local_v6 = True, link_local(event.local)
-        call.mtu = call.mtu or event.mtu
+        call.mtu = call.mtu or min(event.mtu, device_mtu(self._profile))
         self._table.route(call, link_local(event.remote))
         if self._held.identifier is None:
             self._held.identifier = event.local

@@ -298,7 +298,8 @@ class OrdinaryServer:
         session = self._sessions.get(call.call_id)
         if session is None:  # replaced meanwhile
             return
-        call.remote, call.local, call.mtu = event.remote, event.local, event.mtu
+        call.remote, call.local = event.remote, event.local
+        call.mtu = min(event.mtu, self._interface.mtu)
         call.sources = (call.sources or set()) | {event.remote.packed}
         self._table.route(call, event.remote.packed)
         if not session.routes and not any(event.remote in network for network in self._interface.networks):
@@ -313,7 +314,7 @@ class OrdinaryServer:
                     address=event.remote,
                     own_address=event.local,
                     elapsed=call.up_since - call.connection.began,
-                    mtu=event.mtu,
+                    mtu=call.mtu,
                     authentication=call.method,
                     encryption=call.encryption,
                     ipv6=call.ipv6,
@@ -326,7 +327,7 @@ class OrdinaryServer:
         if session is None:
             return
         call.ipv6, call.local_v6 = True, link_local(event.local)
-        call.mtu = call.mtu or event.mtu
+        call.mtu = call.mtu or min(event.mtu, self._interface.mtu)
         call.sources = (call.sources or set()) | {link_local(event.remote)}
         self._table.route(call, link_local(event.remote))
         if session.identifier is None:

@@ -103,6 +103,7 @@ class FakeInterface:
     """The device: what it was asked for, and what was written to it."""
 
     networks: tuple[IPv4Network, ...] = (IPv4Network("10.77.0.0/24"),)
+    mtu: int = 1300
     routes: list[IPv4Network] = field(default_factory=list)
     identifiers: list[bytes] = field(default_factory=list)
     waiting: list[bytes] = field(default_factory=list)

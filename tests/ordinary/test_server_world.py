@@ -39,6 +39,7 @@ def test_a_client_gets_its_address_and_leaves_nothing(tmp_path: Path) -> None:
         assert [str(server) for server in up.dns] == ["10.77.0.1", "9.9.9.9"]
         (told,) = [event for event in world.heard.told if isinstance(event, SessionUp)]
         assert (told.peer, told.authentication, told.encryption) == ("alice", "mschapv2", "mppe128 stateless")
+        assert told.mtu == 1300, "what the device carries, where the peer would take more"
         client.hang_up()
         await client.end()
         assert world.leftovers() == {}
