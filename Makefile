@@ -1,6 +1,7 @@
 # make demo     two peers behind two symmetric NATs, on this machine: punch, ping, throughput
 # make test     lint, types, unit tests, live tests
 # make grid     every NAT class against every other, as a table
+# make mixes    probe through random mixes of NAT rules, each report judged
 # make bench    how fast it is beside OpenVPN, wireguard-go, Nebula, EasyTier and tinc; ARGS="--quick" for a look
 # make interop  serve and dial against pppd, pptpd and pptp-linux in an emulated guest, as a table
 # make setup    what the others need; they call it themselves
@@ -10,7 +11,7 @@
 PYTHON := .venv/bin/python
 ARGS :=
 
-.PHONY: help setup demo test grid bench interop
+.PHONY: help setup demo test grid mixes bench interop
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +31,10 @@ test:
 grid:
 	@.ci/setup demo
 	@$(PYTHON) -m tests.live.grid $(ARGS)
+
+mixes:
+	@.ci/setup demo
+	@$(PYTHON) -m tests.live.run_mixes $(ARGS)
 
 bench:
 	@.ci/setup bench

@@ -67,6 +67,8 @@ class HandshakeDesk:
                     datagram = self._reassembler.receive(frame.source, packet.body, self._now())
                     if datagram is not None:
                         self._handshake(frame, datagram)
+                case ClearKind.ECHO:
+                    raise DropError(Drop.WRONG_PHASE)  # of a probe, which is another program's
         except WireError:
             self.drops[Drop.MALFORMED] += 1
         except DropError as error:

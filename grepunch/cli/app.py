@@ -17,6 +17,7 @@ COMMANDS = {
     "dial": ("grepunch.cli.endpoint", "dial", "Bring up the tunnel to a peer or server."),
     "demo": ("grepunch.cli.demo", "demo", "Two peers behind two symmetric NATs, on this machine."),
     "rendezvous": ("grepunch.cli.rendezvous", "rendezvous", "The server where peers meet."),
+    "probe": ("grepunch.cli.probe", "probe", "What the NATs of this network do with GRE."),
     "status": ("grepunch.cli.status", "status", "What is running, and how it is."),
     "genkey": ("grepunch.cli.keys", "genkey", "Make a private key."),
     "pubkey": ("grepunch.cli.keys", "pubkey", "The public key of a private key."),

@@ -54,6 +54,7 @@ def to_listen(value: str) -> tuple[str, int]:
     metavar="MBIT/S",
     help="What each of two peers may send.",
 )
+@click.option("--gre-echo", is_flag=True, help="Answer `probe`, by GRE and on TCP 1723; needs CAP_NET_RAW.")
 @click.option("--trusted-proxy", multiple=True, metavar="PREFIX", help="Believe X-Forwarded-For of these; repeatable.")
 def rendezvous(
     listen: tuple[tuple[str, int], ...],
@@ -61,6 +62,7 @@ def rendezvous(
     key: Path | None,
     relay: bool,
     relay_rate: float,
+    gre_echo: bool,
     trusted_proxy: tuple[str, ...],
 ) -> Verdict:
     """Run the server where peers meet.
@@ -77,7 +79,7 @@ def rendezvous(
         raise click.UsageError(f"--trusted-proxy: {error}.") from None
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     limits = BrokerLimits(relay=RelayLimits.of_rate(relay_rate * 1e6 / 8) if relay else None)
-    return _serve(RendezvousServerOptions(tuple(listen), cert, key, proxies, limits))
+    return _serve(RendezvousServerOptions(tuple(listen), cert, key, proxies, limits, gre_echo))
 
 
 def _serve(options: RendezvousServerOptions) -> Verdict:

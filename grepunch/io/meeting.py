@@ -73,7 +73,7 @@ class Connected:
 MeetingEvent = ClientEvent | Connected | Unreachable
 
 
-class _ConnectHere(connect):
+class ConnectHere(connect):
     """Goes nowhere else: the profile names the server, and it alone is to see our address."""
 
     def process_redirect(self, exc: Exception) -> Exception | str:
@@ -195,7 +195,7 @@ class MeetingClient:
     async def _one_connection(self) -> tuple[Unreachability, str]:
         """Open a connection and serve it until it ends; why it could not be opened, or how it ended."""
         try:
-            connection = await _ConnectHere(
+            connection = await ConnectHere(
                 self.url,
                 subprotocols=[Subprotocol(SUBPROTOCOL)],
                 compression=None,  # blobs are ciphertext

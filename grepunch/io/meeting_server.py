@@ -27,8 +27,11 @@ from websockets.typing import Subprotocol
 
 from grepunch.io import clock
 from grepunch.io.doorway import Doorway
+from grepunch.io.echo_server import PPTP_PORT, EchoService
+from grepunch.io.errors import NoPrivilege
 from grepunch.io.framequeue import FrameQueue
 from grepunch.io.meeting_link import CLOSE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT, QUIET, send_or_drop
+from grepunch.nat.messages import SUBPROTOCOL as PROBE_SUBPROTOCOL
 from grepunch.rendezvous.broker import Broker, Tally, source_key, unmapped
 from grepunch.rendezvous.limits import BrokerLimits
 from grepunch.rendezvous.messages import LARGEST_MESSAGE, SUBPROTOCOL, is_relayed
@@ -79,6 +82,8 @@ class RendezvousServerOptions:
     private_key: Path | None = None
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     limits: BrokerLimits = field(default_factory=BrokerLimits)
+    """Of everyone, and whether frames are relayed."""
+    gre_echo: bool = False
 
 
 async def serve_rendezvous(
@@ -89,8 +94,14 @@ async def serve_rendezvous(
     ``ready`` is called once for each address listened on, when all of them are open.
     """
     tls = _tls_context(options)
-    service = _Service(options)
+    try:
+        service = _Service(options)
+    except NoPrivilege as error:
+        raise RendezvousServerError(ServerFailure.NO_PRIVILEGE, f"--gre-echo: {error.sentence}") from None
     async with AsyncExitStack() as stack:
+        if service.echo is not None:
+            stack.callback(service.echo.close)
+            await _open_echo(service.echo, options)
         stack.callback(service.stop)  # last, after the connections are closed
         servers = [
             await stack.enter_async_context(server)
@@ -116,6 +127,7 @@ class _Service:
             per_source=UNFINISHED_PER_SOURCE,
             patience=2 * OPEN_TIMEOUT,
         )
+        self.echo = EchoService() if options.gre_echo else None
         self._broker = Broker(entropy=clock.entropy, unix_time=time.time, limits=options.limits)
         self._connections: dict[int, tuple[ServerConnection, FrameQueue]] = {}
         self._ids = itertools.count(1)
@@ -155,9 +167,15 @@ class _Service:
         peer = connection.remote_address
         if not peer:
             return  # it was gone before we looked
+        source = source_address(peer[0], forwarded, self._trusted)
+        if self.echo is not None and connection.subprotocol == PROBE_SUBPROTOCOL:
+            if isinstance(source, IPv4Address):
+                its_own = source == unmapped(ip_address(peer[0]))
+                await self.echo.serve(connection, source, peer[1] if its_own else 0)
+            return
         frames = FrameQueue(connection, clock.now)
         self._connections[connection_id] = connection, frames
-        self._broker.connect(connection_id, source_address(peer[0], forwarded, self._trusted), clock.now())
+        self._broker.connect(connection_id, source, clock.now())
         self._flush()
         try:
             while True:
@@ -214,6 +232,15 @@ class _Service:
         return " ".join([now, *(f"{tally}={count}" for tally, count in sorted(self._broker.tallies.items()))])
 
 
+async def _open_echo(echo: EchoService, options: RendezvousServerOptions) -> None:
+    try:
+        await echo.open([host for host, _ in options.listen])
+    except OSError as error:
+        failure = ServerFailure.ADDRESS_IN_USE if error.errno == errno.EADDRINUSE else ServerFailure.ADDRESS_NOT_HERE
+        sentence = f"--gre-echo: cannot listen on TCP port {PPTP_PORT}: {error.strerror}"
+        raise RendezvousServerError(failure, sentence) from None
+
+
 async def _listen(service: _Service, host: str, port: int, tls: ssl.SSLContext | None) -> list[Server]:
     """Listeners on every address of ``host``."""
     try:
@@ -237,7 +264,10 @@ async def _listen(service: _Service, host: str, port: int, tls: ssl.SSLContext |
             service.serve_connection,
             sock=door,
             origins=[None],  # no web page has any business here
-            subprotocols=[Subprotocol(SUBPROTOCOL)],
+            subprotocols=[
+                Subprotocol(SUBPROTOCOL),
+                *([Subprotocol(PROBE_SUBPROTOCOL)] if service.echo is not None else ()),
+            ],
             compression=None,  # blobs are ciphertext
             process_request=service.answer_http,
             server_header=None,

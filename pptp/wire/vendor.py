@@ -39,6 +39,7 @@ class ClearKind(IntEnum):
 
     PROBE = 1
     HANDSHAKE_FRAGMENT = 2
+    ECHO = 3  # of a probe, to and from a GRE echo server
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +76,11 @@ def parse_clear(frame: bytes | memoryview) -> ClearPacket:
         raise WireError("vendor-specific", WireCause.BAD_LENGTH, f"length {length}")
     if length < len(frame) - 4:
         raise WireError("vendor-specific", WireCause.TRAILING, f"length {length}, {len(frame) - 4} octets")
-    if kind not in (ClearKind.PROBE, ClearKind.HANDSHAKE_FRAGMENT):
-        raise WireError("vendor-specific", WireCause.BAD_TYPE, f"kind {kind}")
-    return ClearPacket(ClearKind(kind), bytes(frame[CLEAR_OVERHEAD:]), identifier)
+    try:
+        known = ClearKind(kind)
+    except ValueError:
+        raise WireError("vendor-specific", WireCause.BAD_TYPE, f"kind {kind}") from None
+    return ClearPacket(known, bytes(frame[CLEAR_OVERHEAD:]), identifier)
 
 
 class SealedKind(IntEnum):

@@ -28,6 +28,7 @@ FLOORS = {
     "pptp.ppp": 1,
     "grepunch": 0,  # the version
     "grepunch.ports": 0,  # the types that floors 2 and 3 share
+    "grepunch.nat": 2,
     "grepunch.punch": 2,
     "grepunch.rendezvous": 2,
     "grepunch.secure": 2,
@@ -42,7 +43,10 @@ POLICY = 4  # every other module of grepunch
 # Where the rule is broken on purpose: (importer, imported) and why.
 ALLOWED = {
     ("grepunch.secure", "pptp.datapath"): "the slow path compiles the fast path: a handshake ends in a SealedPair",
+    ("grepunch.io.echo_client", "grepunch.nat"): "the runner of a probe's messages",
+    ("grepunch.io.echo_server", "grepunch.nat"): "the runner of the echo server's machine",
     ("grepunch.io.meeting", "grepunch.rendezvous"): "the runners of the rendezvous' two machines",
+    ("grepunch.io.meeting_server", "grepunch.nat"): "the WebSocket of a probe comes in by the same port",
     ("grepunch.io.meeting_server", "grepunch.rendezvous"): "the runners of the rendezvous' two machines",
 }
 
@@ -58,6 +62,8 @@ ROOMS = {
     "pyroute2": ("grepunch.io.netconf", "grepunch.lab"),
     "scapy": ("grepunch.io.capture",),
     "websockets": (
+        "grepunch.io.echo_client",
+        "grepunch.io.echo_server",
         "grepunch.io.framequeue",
         "grepunch.io.meeting",
         "grepunch.io.meeting_link",

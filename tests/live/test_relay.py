@@ -129,7 +129,6 @@ def without_consent(policy_a: str, policy_b: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("policy_a", "policy_b", "words", "advice"),
     [
-        ("auto", "never", "", "ask who runs it"),
         ("auto", "ask", "wants to be asked", "--set punch.relay=auto"),
         ("never", "auto", "the peer's profile does not allow the relay", "ask who runs it"),
     ],
