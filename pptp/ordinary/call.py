@@ -47,6 +47,10 @@ from pptp.wire.ppp import Protocol, build, split
 LINK_CLOSE_WAIT = 0.5
 # ours, because a peer that has an answer to our CCP has given it by the first repetition
 UNDECIDED_WAIT = 4.0
+# ours, because Windows describes itself in three packets, and a log is not the peer's to fill
+_IDENTIFICATIONS = 4
+# ours: why we end a call whatever the peer does
+_OURS = frozenset({TerminationCause.LOCAL_REQUEST, TerminationCause.REPLACED})
 # RFC 2637 sections 2.7 and 2.8: the processing delay is in tenths of a second
 _TENTHS = 10
 
@@ -72,6 +76,7 @@ class OrdinaryCall:
         "_encryption_failure",
         "_established_at",
         "_events",
+        "_identified",
         "_last_packet_at",
         "_link",
         "_method",
@@ -126,6 +131,7 @@ class OrdinaryCall:
         self._reported: dict[int, Ipv4Up | Ipv6Up] = {}  # as the owner was told
         self._senders: dict[int, Callable[[Packet, float], bytes]] = {}  # of what may flow now
         self._user = ""
+        self._identified = 0  # how often the peer has described itself
         self._refusal = ""  # of an attempt to authenticate that nothing better followed
         self._method = method_name(b"")
         self._established_at = now
@@ -297,7 +303,8 @@ class OrdinaryCall:
                 self._senders.pop(protocol, None)
                 if self._reported.pop(protocol, None) is not None:
                     self._events.append(NetworkDown(self.call_id, protocol))
-            case lcp.PeerIdentified(text):
+            case lcp.PeerIdentified(text) if self._identified < _IDENTIFICATIONS:
+                self._identified += 1
                 self._events.append(PeerIdentified(self.call_id, text))
             case Terminated():
                 self._end(event, now)
@@ -311,7 +318,7 @@ class OrdinaryCall:
 
     def _explained(self, reason: Terminated, now: float) -> Terminated:
         """The same end, where it was about encryption with both ends' offers, or about a password."""
-        if self._refusal:
+        if self._refusal and reason.cause not in _OURS:
             return Terminated(TerminationCause.AUTHENTICATION, self._refusal)
         if reason == self._encryption_failure:
             return Terminated(TerminationCause.ENCRYPTION, reason.detail)

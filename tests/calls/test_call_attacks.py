@@ -6,11 +6,12 @@ import random
 
 import pytest
 
-from pptp.errors import Terminated
-from pptp.ordinary import Admission, CallOver, CallUp, GreOut, OrdinaryConnection, StreamOut
+from pptp.errors import Terminated, TerminationCause
+from pptp.ordinary import Admission, CallOver, CallUp, GreOut, OrdinaryConnection, PeerIdentified, StreamOut
 from pptp.wire.gre import build_v1, parse
 from tests.calls.call_world import CLIENT, SERVER, World, admit_one, dialling, end, ip_packet, serving, stateful
 from tests.calls.scripted import Scripted
+from tests.calls.windows import Windows
 
 MUTATIONS = 20_000
 LISTENERS = 10
@@ -176,3 +177,27 @@ def test_a_flood_of_requests_to_negotiate_is_answered_and_nothing_of_it_kept() -
     assert not script.of(CallOver)
     script.wait(60.0)
     assert script.of(CallOver)
+
+
+def test_a_peer_does_not_fill_our_log_with_what_it_says_of_itself() -> None:
+    script = Scripted(serving()).lcp_up()
+    for number in range(500):
+        script.cp(0xC021, 12, number & 0xFF, data=bytes(4) + b"me, number %d" % number)
+    assert len(script.of(PeerIdentified)) == 4
+
+
+def test_a_wrong_password_explains_no_end_of_our_own() -> None:
+    for own, expected in ((True, TerminationCause.LOCAL_REQUEST), (False, TerminationCause.AUTHENTICATION)):
+        client = Windows(serving(), password="guess", swaps=False)
+        client.dial()
+        client.begin()
+        client.script.wait(0.4)
+        client.settle()
+        assert client.verdicts
+        if own:
+            client.script.connection.close(client.script.now)
+            client.script.wait(5.0)
+        else:
+            client.script.connection.stream_closed(client.script.now)
+            client.script.collect()
+        assert client.script.one(CallOver).cause.cause is expected
