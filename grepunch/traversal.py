@@ -385,9 +385,9 @@ class Traversal:
 
     def _start(self, plan: Plan, now: float) -> None:
         current, clock = self._round, self._clock()
-        if current is None or current.theirs is None or clock is None:
+        if current is None or current.theirs is None:
             return
-        theirs = current.theirs
+        mine, theirs = current.mine, current.theirs
         selection = self._select(current.interfaces, theirs)
         current.targets = selection.targets
         forms = tuple(form for form in self._forms if form in theirs.forms)
@@ -399,15 +399,16 @@ class Traversal:
             outgoing_key=self._outgoing_key,
             incoming_key=self._incoming_key,
             targets=selection.targets,
-            schedule=Schedule.with_rendezvous((clock.rtt + theirs.rtt) / 2, window=self._window),
+            schedule=Schedule.with_rendezvous((mine.rtt + theirs.rtt) / 2, window=self._window),
             budget=self._budget,
             entropy=self._entropy,
-            own_external=clock.external,
+            own_external=clock.external if clock is not None else None,
             forms=forms,
         )
         if current.peer_open:
             current.puncher.peer_opened(now)
-        start = max(clock.local_time(plan.start), now)
+        # Should the rendezvous have gone since the plan was agreed on, the start is near all the same.
+        start = max(clock.local_time(plan.start), now) if clock is not None else now
         if any(target.kind is CandidateKind.EXTERNAL for target in selection.targets):
             self._events.append(RoundStarts(start, theirs.external))
         current.puncher.start(start, now)
