@@ -107,6 +107,7 @@ class MeetingClient:
         self._clock = clock or now
         self._tls = tls_context(url, ca_file)
         self._connection: ClientConnection | None = None
+        self._ends: tuple[str, str] | None = None  # its addresses, ours first; a closed socket has forgotten them
         self._frames: FrameQueue | None = None
         self._frames_dropped = 0  # on earlier connections
         self._fault: str | None = None
@@ -136,7 +137,7 @@ class MeetingClient:
     @property
     def server_address(self) -> IPv4Address | None:
         """The server's address on the present connection."""
-        return IPv4Address(self._connection.remote_address[0]) if self._connection is not None else None
+        return IPv4Address(self._ends[1]) if self._ends is not None else None
 
     def relay(self, mailbox: bytes, frame: bytes) -> bool:
         """Have a frame relayed to the other side; False where that is not possible now. It may yet be dropped."""
@@ -157,11 +158,11 @@ class MeetingClient:
         A connection from an address that this host would no longer use has no time: no answer could reach it.
         """
         self._hurry.set()
-        server = self.server_address
-        if self._connection is None or server is None:
+        if self._connection is None or self._ends is None:
             return
-        way = way_to(server)
-        if way is not None and str(way.source) != self._connection.local_address[0]:
+        local, server = self._ends
+        way = way_to(IPv4Address(server))
+        if way is not None and str(way.source) != local:
             self._connection.transport.abort()
         elif not self._tasks:
             task = asyncio.get_running_loop().create_task(self._verify(self._connection))
@@ -221,6 +222,8 @@ class MeetingClient:
 
     async def _serve(self, connection: ClientConnection) -> tuple[Unreachability, str]:
         self._connection, self._fault = connection, None
+        if connection.local_address and connection.remote_address:
+            self._ends = connection.local_address[0], connection.remote_address[0]
         self._frames = frames = FrameQueue(connection, self._clock)
         self._on_event(Connected())
         self._machine.connected(self._clock())

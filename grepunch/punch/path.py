@@ -4,7 +4,7 @@ Its owner (the endpoint, one per peer) says what was sent and what was received 
 of packets; the path manager says when something is due. It sends nothing itself:
 
 * :class:`KeepaliveDue`: send an empty sealed frame. Every 4 s without other traffic of ours, in both directions,
-  whatever the peer sends: NATs drop a flow that one side keeps silent on.
+  whatever the peer sends: NATs drop a flow that one side keeps silent on. More often where a NAT proves forgetful.
 * :class:`CheckDue`: send a frame that is *answered* (a path challenge). Under one-way load the peer only sends its
   keepalives, and without an answer its silence would look like a dead path.
 * :class:`Suspect`: begin to punch again while the path is still used. :class:`Recovered`: no need, it answered.
@@ -35,6 +35,10 @@ CHECK_INTERVAL = 0.5
 SUSPECT_AFTER = 3.5
 SUSPECT_AFTER_IDLE = 2 * KEEPALIVE + 0.5  # two missed
 DEAD_AFTER = 15.0
+
+# ours, because a NAT that forgets sooner than we speak loses the peer's every keepalive, and a lossy line one now and
+# then: two idle silences in a row that our own asking ended
+FORGETFUL_WITHIN = 15.0
 
 STALL = 1.0  # ours, because a deadline missed by this much means that it was we who slept
 
@@ -97,10 +101,12 @@ class PathManager:
         "_check_at",
         "_checks",
         "_events",
+        "_forgot_at",
         "_keepalive",
         "_mtu",
         "_path",
         "_received_at",
+        "_reopened",
         "_rtt",
         "_sent_at",
         "_state",
@@ -117,6 +123,8 @@ class PathManager:
         self._waiting_since: float | None = None  # the first traffic that nothing was heard after
         self._check_at = float("-inf")  # no check before this
         self._checks = 0  # since something was heard
+        self._reopened = False  # the latest check ended a silence in which we had nothing to send
+        self._forgot_at = float("-inf")  # when that last brought an answer
         self._rtt: float | None = None
         self._events: list[PathEvent] = []
 
@@ -155,6 +163,7 @@ class PathManager:
             self._check_at = now + CHECK_INTERVAL
             self._sent_at = now
             self._checks += 1
+            self._reopened = self._waiting_since is None
             self._events.append(CheckDue(self._checks))
         elif now >= self._sent_at + self._keepalive:
             self._sent_at = now
@@ -185,7 +194,9 @@ class PathManager:
         """Something authentic arrived over the path. Cheap."""
         self._received_at = now
         self._waiting_since = None
-        self._checks = 0
+        if self._checks:
+            self._checks = 0
+            self._answered(now)
         if self._state is not PathState.ALIVE and self._state is not PathState.NONE:
             self._state = PathState.ALIVE
             self._events.append(Recovered())
@@ -274,6 +285,15 @@ class PathManager:
             return None
         due = min(self._sent_at + self._keepalive, self._next_check(), self._received_at + DEAD_AFTER)
         return min(due, self._suspect_at()) if self._state is PathState.ALIVE else due
+
+    def _answered(self, now: float) -> None:
+        """A check brought an end to a silence. Where that happens time and again with nothing else to send, a NAT of
+        ours forgets the flow between our keepalives: speak more often."""
+        if not self._reopened:
+            return
+        if now - self._forgot_at < FORGETFUL_WITHIN:
+            self._keepalive = max(SHORTEST_KEEPALIVE, self._keepalive / 2)
+        self._forgot_at = now
 
     def _forgive_stall(self, now: float) -> None:
         """After a suspend the silence was ours, not the peer's: look at once, and judge from now on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import IPv4Address
+from itertools import pairwise
 
 import pytest
 
@@ -112,6 +113,57 @@ def test_one_way_load_is_checked_and_never_suspected() -> None:
     assert path.times(CheckDue)
     assert not path.times(Suspect)
     assert min(b - a for a, b in zip(path.times(CheckDue), path.times(CheckDue)[1:], strict=False)) >= 0.5
+
+
+class ForgetfulNat(Path):
+    """An idle path through a NAT on our side that forgets a flow ``timer`` seconds after its last packet."""
+
+    def __init__(self, timer: float) -> None:
+        super().__init__()
+        self.timer = timer
+        self.open_until = timer
+
+    def live(self, until: float, phase: float) -> None:
+        """The peer's keepalives come every 4 s, ``phase`` seconds after our first ones would go."""
+        peer_at = self.now + phase
+        while self.now < until:
+            for event in self.manager.events():
+                self.log.append((self.now, event))
+                if isinstance(event, KeepaliveDue | CheckDue | MtuProbeDue):
+                    self.open_until = self.now + self.timer
+                if isinstance(event, CheckDue):
+                    self.manager.received(self.now)
+            self.now = min(peer_at, self.manager.deadline() or until)
+            if self.now == peer_at:
+                peer_at += 4.0
+                if self.now <= self.open_until:
+                    self.open_until = self.now + self.timer
+                    self.manager.received(self.now)
+            else:
+                self.manager.handle_timeout(self.now)
+
+
+@pytest.mark.parametrize(("timer", "longest"), [(2.5, 2.5), (2.0, 2.0), (1.0, 1.0)])
+def test_keepalives_become_as_frequent_as_a_forgetful_nat_needs_them(timer: float, longest: float) -> None:
+    path = ForgetfulNat(timer)
+    path.live(120.0, phase=3.9)
+    late = [at for at in path.times(KeepaliveDue) if at > 60.0]
+    assert max(b - a for a, b in pairwise(late)) <= longest + 1e-6
+    assert not [at for at in path.times(CheckDue) if at > 60.0]
+    assert not path.times(Suspect)
+
+
+def test_one_missed_keepalive_now_and_then_changes_nothing() -> None:
+    path = Path()
+    for _ in range(5):
+        path.run(path.now + 30.0)
+        path.cut = True
+        path.run(path.now + 4.5)  # the peer's keepalive is lost once
+        path.cut = False
+    path.log.clear()
+    path.run(path.now + 40.0)
+    times = path.times(KeepaliveDue)
+    assert min(b - a for a, b in pairwise(times)) == pytest.approx(4.0)
 
 
 def test_under_traffic_a_cut_is_suspected_within_three_and_a_half_seconds() -> None:

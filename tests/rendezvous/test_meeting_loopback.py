@@ -134,6 +134,26 @@ def test_a_silent_connection_that_is_doubted_is_replaced_within_seconds() -> Non
     run(test())
 
 
+def test_a_connection_may_be_asked_about_while_it_breaks(authority: Authority) -> None:
+    async def test() -> None:
+        options = replace(PLAIN, certificate=authority.certificate, private_key=authority.key)
+        async with (
+            serving(options) as port,
+            Peer(f"wss://127.0.0.1:{port}", ALICE, authority.ca_file) as peer,
+        ):
+            await peer.wait_for(Welcomed)
+            assert str(peer.client.server_address) == "127.0.0.1"
+            connection = peer.client._connection
+            assert connection is not None
+            connection.transport.abort()  # as doubt does, and the kernel: a socket of TLS then forgets its addresses
+            for _ in range(20):
+                peer.client.doubt()
+                await asyncio.sleep(0)
+            await peer.wait_for(Welcomed, 2)
+
+    run(test())
+
+
 def test_a_retry_that_waits_starts_at_once_when_the_network_has_changed() -> None:
     async def test() -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
