@@ -74,7 +74,9 @@ Examples:
 @click.version_option(__version__, "-V", "--version", prog_name=PROGRAM)
 def app() -> None:
     """A tunnel between two machines behind NATs that pass GRE and nothing else.
+    Ordinary PPTP clients are served, and ordinary servers dialled, as well.
 
     Exit codes: 0 up, 2 usage, 3 profile, 4 privilege, 5 host, 6 running already,
-    10 rendezvous, 11 peer absent, 12 NAT, 13 keys, 14 not agreed, 15 link lost.
+    10 rendezvous, 11 peer absent, 12 NAT, 13 keys or password, 14 not agreed,
+    15 link lost, 16 limit, 17 address or pool, 20 not up.
     """

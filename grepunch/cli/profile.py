@@ -9,7 +9,7 @@ import click
 from grepunch.cli.common import complete_profile, emit, json_option, set_option
 from grepunch.config import Profile, ProfileInvalid, check_keys, load
 from grepunch.config.show import as_document, as_toml
-from grepunch.config.template import profile_template
+from grepunch.config.template import ordinary_template, profile_template
 from grepunch.options import Role
 from grepunch.verdict import SCHEMA, Verdict, VerdictKind
 
@@ -29,9 +29,11 @@ def profile() -> None:
 @profile.command(epilog="\b\nExample:\n  grepunch-pptp profile new office --role dial > office.toml\n")
 @click.argument("name")
 @click.option("--role", type=click.Choice([str(role) for role in Role]), default=str(Role.SERVE), show_default=True)
-def new(name: str, role: str) -> None:
+@click.option("--ordinary", is_flag=True, help="For ordinary PPTP: a server of it, or a client.")
+def new(name: str, role: str, ordinary: bool) -> None:
     """Print a commented profile called NAME, to be filled in."""
-    emit(profile_template(name, Role(role)).rstrip("\n"))
+    template = ordinary_template if ordinary else profile_template
+    emit(template(name, Role(role)).rstrip("\n"))
 
 
 @profile.command(epilog="\b\nExample:\n  grepunch-pptp profile show office --json\n")

@@ -34,13 +34,65 @@ allowed = []                          # networks it may speak for, besides its a
 """
 
 
+_SERVER = """\
+# grepunch-pptp profile "{name}": a server of ordinary PPTP (Windows, NetworkManager, routers).
+# Users come from `grepunch-pptp user add NAME`.
+version = 1
+
+[interface]
+name = "{device}"                    # of the tunnel device; at most 15 characters
+pool = "10.77.0.0/24"                 # handed out; the first address is ours
+dns = ["10.77.0.1"]                   # told to clients, up to two
+push_routes = []                      # networks behind this host, told to Windows
+
+[listen]
+tcp = ["0.0.0.0:1723"]
+
+[auth]
+users = "/etc/grepunch-pptp/users.toml"
+session_policy = "replace"            # or deny, or allow: a user who comes a second time
+
+[legacy]                              # PPTP's own security is breakable in a day
+allow = ["mschapv2", "mppe128"]       # nothing is used that is not named here
+"""
+
+_CLIENT = """\
+# grepunch-pptp profile "{name}": a client of an ordinary PPTP server.
+version = 1
+
+[interface]
+name = "{device}"                    # of the tunnel device; at most 15 characters
+routes = []                           # networks behind the server
+
+[server]
+host = "vpn.example.org"
+
+[auth]
+user = "alice"
+password = {{ prompt = true }}          # or {{ file = "…" }}, {{ credential = "…" }}, {{ env = "…" }}
+
+[legacy]                              # PPTP's own security is breakable in a day
+allow = ["mschapv2", "mppe128"]       # nothing is used that is not named here
+"""
+
+
+def ordinary_template(name: str, role: Role) -> str:
+    """The text of a new profile for one side of ordinary PPTP."""
+    text = _SERVER if role is Role.SERVE else _CLIENT
+    return text.format(name=name, device=_device("pptp", name))
+
+
+def _device(prefix: str, name: str) -> str:
+    return f"{prefix}-{name}"[:15].rstrip(".-_")
+
+
 def profile_template(name: str, role: Role) -> str:
     """The text of a new profile for this side."""
     first, second = "10.66.0.1", "10.66.0.2"
     serving = role is Role.SERVE
     return _TEMPLATE.format(
         name=name,
-        device=f"gp-{name}"[:15].rstrip(".-_"),
+        device=_device("gp", name),
         own=first if serving else second,
         theirs=second if serving else first,
         peer="laptop" if serving else "office",

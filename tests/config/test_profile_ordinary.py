@@ -11,6 +11,8 @@ from grepunch.config.legacy import AuthMethod, Listener, MppeModes, MppePolicy, 
 from grepunch.config.profile import Listen
 from grepunch.config.secrets import SecretVariable
 from grepunch.config.show import as_document, as_toml
+from grepunch.config.template import ordinary_template
+from grepunch.options import Role
 from tests.config.ordinary_profiles import BOTH, CLIENT, SERVER
 from tests.config.profiles import WHOLE, faults, read
 
@@ -137,3 +139,11 @@ def test_keys_without_effect_are_warned_of() -> None:
     assert warned == ["office.toml:6: interface.pool: has no effect without [listen]"]
     warned = [str(warning) for warning in read(WHOLE + '[legacy]\nallow = ["pap"]\n').warnings]
     assert warned == ["office.toml:30: legacy: has no effect without [listen] or [server]"]
+
+
+@pytest.mark.parametrize("role", Role)
+def test_the_templates_are_profiles_as_they_stand(role: Role) -> None:
+    profile = read(ordinary_template("a-long-name-of-a-place", role))
+    assert profile.warnings == ()
+    assert (profile.listen is not None) is (role is Role.SERVE)
+    assert profile.interface.name == "pptp-a-long-nam"
