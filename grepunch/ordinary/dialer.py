@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 from grepunch.config import Profile, secret_variables
 from grepunch.dialing import run_command
@@ -289,8 +289,7 @@ class OrdinaryDialer:
         call.mtu = min(event.mtu, device_mtu(self._profile))
         self._interface.set_mtu(call.mtu)
         self._interface.set_address(event.local)
-        own = () if is_unset(event.remote) or self._covered(event) else (IPv4Network(event.remote),)
-        routes = (*own, *self._profile.interface.routes)
+        routes = (*own_route(event.remote, call.connection.source, self._profile), *self._profile.interface.routes)
         if routes != self._held.routes:
             self._interface.remove_routes(self._held.routes)
             self._held.routes = routes
@@ -316,11 +315,6 @@ class OrdinaryDialer:
             )
         )
         self._attempt.up.set()
-
-    def _covered(self, event: Ipv4Up) -> bool:
-        """Whether the server's inner address is reached without a route of its own."""
-        address = self._profile.interface.address
-        return address is not None and event.remote in address.network
 
     def _ipv6_up(self, call: Call, event: Ipv6Up) -> None:
         call.ipv6, call.local_v6 = True, link_local(event.local)
@@ -392,6 +386,17 @@ class OrdinaryDialer:
         for counter in (self._table.gre.drops, self._interface.device.drops, self._pump.drops):
             total.update({str(cause): count for cause, count in counter.items()})
         return total
+
+
+def own_route(inside: IPv4Address, outside: IPv4Address, profile: Profile) -> tuple[IPv4Network, ...]:
+    """The route to the server's address inside, where it needs one and may have one.
+
+    Some servers call themselves inside by their address outside, and a route to that would lead the tunnel into
+    itself. And no server is to choose a public address of somebody else, whose packets it then would get.
+    """
+    address = profile.interface.address
+    covered = address is not None and inside in address.network
+    return () if is_unset(inside) or covered or inside == outside or inside.is_global else (IPv4Network(inside),)
 
 
 async def _either(*events: asyncio.Event) -> None:

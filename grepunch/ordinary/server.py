@@ -263,6 +263,7 @@ class OrdinaryServer:
         """An event of a connection."""
         match event:
             case CallUp(call_id=call_id):
+                self._table.calls[call_id].sources = set()  # it may send from what it is given, and has nothing yet
                 self._stories.began(self._table.calls[call_id])
             case Authenticated(call_id=call_id, user=user, method=method):
                 call = self._table.calls[call_id]
@@ -326,10 +327,15 @@ class OrdinaryServer:
         session = self._sessions.get(call.call_id)
         if session is None:
             return
+        theirs = link_local(event.remote)
+        if self._table.by_address.get(theirs, call) is not call:
+            # clients choose their identifiers, and one that chose another's would get its packets
+            self._stories.noted(call.connection.source, f"{call.user} asks for another client's IPv6 address", now())
+            return
         call.ipv6, call.local_v6 = True, link_local(event.local)
         call.mtu = call.mtu or min(event.mtu, self._interface.mtu)
-        call.sources = (call.sources or set()) | {link_local(event.remote)}
-        self._table.route(call, link_local(event.remote))
+        call.sources = (call.sources or set()) | {theirs}
+        self._table.route(call, theirs)
         if session.identifier is None:
             session.identifier = event.local
             self._interface.add_identifier(event.local)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +23,7 @@ from grepunch.ordinary.users import User, write_users
 from grepunch.progress import Event
 from grepunch.recording import Recording
 from pptp.errors import Terminated
-from pptp.ordinary import Admission, CallOver, Ipv4Up, OrdinaryEvent
+from pptp.ordinary import Admission, CallOver, Ipv4Up, Ipv6Up, OrdinaryEvent
 from tests.config.ordinary_profiles import CLIENT, SERVER
 from tests.config.profiles import read
 
@@ -134,10 +134,13 @@ class FakeInterface:
 class Client:
     """One client: a connection that dials, with a table of its own."""
 
-    def __init__(self, world: World, source: IPv4Address, user: str, password: str) -> None:
+    def __init__(
+        self, world: World, source: IPv4Address, user: str, password: str, identifier: bytes | None = None
+    ) -> None:
         self.world = world
         self.source = source
         self.up: Ipv4Up | None = None
+        self.up_v6: Ipv6Up | None = None
         self.cause: Terminated | None = None
         self.changed = asyncio.Event()
         self.gre_budget: int | None = None
@@ -153,7 +156,9 @@ class Client:
         if theirs.user is None:
             ours.closed = theirs.closed = True
             return
-        ours.user = Connection(cast(Stream, ours), dialling_terms(profile, password), self.table, self)
+        config = dialling_terms(profile, password)
+        config = replace(config, terms=replace(config.terms, interface_identifier=identifier))
+        ours.user = Connection(cast(Stream, ours), config, self.table, self)
         world.clients[source] = self
         asyncio.get_running_loop().call_soon(ours.user.open)
 
@@ -173,6 +178,8 @@ class Client:
         match event:
             case Ipv4Up():
                 self.up = event
+            case Ipv6Up():
+                self.up_v6 = event
             case CallOver(cause=cause):
                 self.cause = cause
             case Terminated():
@@ -240,8 +247,10 @@ class World:
                 asyncio.get_running_loop().call_soon(client.pump.gre_readable)
                 return
 
-    def dial(self, user: str = "alice", password: str = PASSWORD, source: int = 1) -> Client:
-        return Client(self, IPv4Address(f"198.51.100.{source}"), user, password)
+    def dial(
+        self, user: str = "alice", password: str = PASSWORD, source: int = 1, identifier: bytes | None = None
+    ) -> Client:
+        return Client(self, IPv4Address(f"198.51.100.{source}"), user, password, identifier)
 
     def leftovers(self) -> dict[str, object]:
         """What is not as it was before the first client."""

@@ -13,7 +13,7 @@ import pytest
 from grepunch.io.streams import ConnectFailed, Ends
 from grepunch.options import EndpointOptions, Role
 from grepunch.ordinary import dialer
-from grepunch.ordinary.dialer import FIRST_PAUSE, LONGEST_PAUSE, OrdinaryDialer
+from grepunch.ordinary.dialer import FIRST_PAUSE, LONGEST_PAUSE, OrdinaryDialer, own_route
 from grepunch.progress import Notice
 from grepunch.recording import Recording
 from grepunch.verdict import Failure, Verdict, VerdictKind
@@ -147,3 +147,22 @@ def test_what_is_worth_another_try(
         return dialling._may_retry(Verdict(kind), retries)
 
     assert asyncio.run(work()) is again
+
+
+@pytest.mark.parametrize(
+    ("inside", "address", "routed"),
+    [
+        ("10.77.0.1", None, True),
+        ("100.64.0.1", None, True),
+        ("10.77.0.1", "10.77.0.5/24", False),
+        ("10.78.0.1", "10.77.0.5/24", True),
+        ("192.168.1.1", None, False),
+        ("8.8.8.8", None, False),
+        (str(IPv4Address(0)), None, False),
+    ],
+    ids=["private", "shared", "covered", "beside", "the server itself", "somebody else's", "not told"],
+)
+def test_a_server_chooses_no_route_but_to_itself(inside: str, address: str | None, routed: bool) -> None:
+    text = CLIENT if address is None else CLIENT.replace("[server]", f'address = "{address}"\n[server]')
+    routes = own_route(IPv4Address(inside), IPv4Address("192.168.1.1"), read(text))
+    assert [str(route) for route in routes] == ([f"{inside}/32"] if routed else [])

@@ -84,6 +84,27 @@ def test_windows_gets_its_routes_by_dhcpinform(tmp_path: Path) -> None:
     run(work, tmp_path)
 
 
+def test_nobody_gets_the_ipv6_address_of_another(tmp_path: Path) -> None:
+    identifier = bytes(7) + b"\x09"
+    wanted = b"\xfe\x80" + bytes(6) + identifier
+
+    async def work(world: World) -> None:
+        first = world.dial("alice", source=1, identifier=identifier)
+        await first.until(lambda: first.up_v6 is not None and wanted in world.table.by_address)
+        owner = world.table.by_address[wanted]
+        thief = world.dial("carol", source=2, identifier=identifier)
+        await thief.until(lambda: thief.up is not None and thief.up_v6 is not None)
+        assert world.table.by_address[wanted] is owner
+        (other,) = [call for call in world.table.calls.values() if call is not owner]
+        assert wanted not in (other.sources or ())
+        assert not other.ipv6
+        for client in (thief, first):
+            client.stream.abort()
+        assert world.leftovers() == {}
+
+    run(work, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("policy", "cause"),
     [("replace", TerminationCause.PEER_REQUEST), ("deny", None), ("allow", None)],
