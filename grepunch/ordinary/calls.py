@@ -247,11 +247,14 @@ class CallPump:
         else:
             call.drops[Drop.QUEUE_FULL] += 1
 
-    def stray_hint(self, call_id: int) -> str:
-        """Where GRE for this Call ID came from that was not its call's peer, as the end of a sentence; or nothing."""
+    def take_strays(self, call_id: int) -> str:
+        """Where GRE for a call that is over came from that was not its peer, as the end of a sentence; or nothing."""
         number = call_id.to_bytes(2, "big")
-        sources = [str(IPv4Address(key[:4])) for key in self.strays if key[4:] == number]
-        return f"; GRE for this call came from {', '.join(sources)} instead" if sources else ""
+        found = [key for key in self.strays if key[4:] == number]
+        for key in found:
+            del self.strays[key]
+        sources = ", ".join(str(IPv4Address(key[:4])) for key in found)
+        return f"; GRE for this call came from {sources} instead" if sources else ""
 
     def _stray(self, key: bytes) -> None:
         """A packet of no call: a late one, a forged one, or one whose sender's address a NAT has made another."""

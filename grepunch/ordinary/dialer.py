@@ -337,8 +337,9 @@ class OrdinaryDialer:
             self._interface.remove_identifier(identifier)
 
     def _call_over(self, call: Call, cause: Terminated) -> None:
+        strays = self._pump.take_strays(call.call_id)
         if cause.cause is TerminationCause.NO_GRE:
-            cause = Terminated(cause.cause, cause.detail + self._pump.stray_hint(call.call_id))
+            cause = Terminated(cause.cause, cause.detail + strays)
         self._attempt.cause = cause
         self._guarded(self._give_back_ipv4)
         self._guarded(self._give_back_ipv6)

@@ -346,9 +346,8 @@ class OrdinaryServer:
         self._book.leave(call.call_id)
         self._give_back(call)
         was_up = call.up_since is not None
-        detail = cause.detail
-        if cause.cause is TerminationCause.NO_GRE:
-            detail += self._pump.stray_hint(call.call_id)
+        strays = self._pump.take_strays(call.call_id)
+        detail = cause.detail + (strays if cause.cause is TerminationCause.NO_GRE else "")
         self._reporter.report(
             SessionDown(
                 peer=call.user or str(call.connection.source),

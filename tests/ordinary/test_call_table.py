@@ -136,8 +136,9 @@ def test_a_call_id_from_another_source_reaches_nobody_and_is_remembered_for_the_
     world.pump.gre_readable()
     assert world.tun.written == []
     assert world.pump.drops[Drop.UNKNOWN_SESSION] == 2
-    assert world.pump.stray_hint(call.call_id) == f"; GRE for this call came from {EVE} instead"
-    assert world.pump.stray_hint(world.calls[BOB].call_id) == ""
+    assert world.pump.take_strays(call.call_id) == f"; GRE for this call came from {EVE} instead"
+    assert world.pump.take_strays(world.calls[BOB].call_id) == ""
+    assert not world.pump.strays, "told once, and not kept for who gets the Call ID next"
     world.gre.waiting = [(call_key(ALICE, call.call_id), forged)]
     world.pump.gre_readable()
     assert world.tun.written == [forged]
