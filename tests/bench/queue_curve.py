@@ -34,16 +34,16 @@ def measure(seconds: int, rounds: int) -> list[dict[str, Any]]:
     contender.start(site)
     site.await_echo(30.0)
     loads.tcp(site, 1.0)
-    own = {name: site.link_attribute("left", name) for name in ("qlen", "gso_max_size")}
+    own = {name: site.link_attribute("left", name) for name in ("txqlen", "gso_max_size")}
     rows = []
     for number in range(rounds):
         for length, size in POINTS:
-            _set(site, length or own["qlen"], size or own["gso_max_size"])
+            _set(site, length or own["txqlen"], size or own["gso_max_size"])
             transfer, trips = loads.tcp_with_ping(site, seconds, STREAMS)
             rows.append(
                 {
                     "round": number,
-                    "txqueuelen": length or own["qlen"],
+                    "txqueuelen": length or own["txqlen"],
                     "gso_max_size": size or own["gso_max_size"],
                     "as_shipped": length is None and size is None,
                     "mbit_s": transfer.mbit_s,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import select
 import socket
@@ -126,9 +127,9 @@ class Site:
         return sum(self._statistic(side, WIRE, "tx_packets") for side in SIDES)
 
     def link_attribute(self, side: Side, name: str) -> int:
-        """A number that ip(8) shows of a tunnel's interface: ``mtu``, ``qlen``, ``gso_max_size``."""
-        words = self.hosts[side].ip("-detail", "-oneline", "link", "show", "dev", self.interfaces[side]).split()
-        return int(words[words.index(name) + 1])
+        """A number that ip(8) knows of a tunnel's interface: ``mtu``, ``txqlen``, ``gso_max_size``."""
+        shown = self.hosts[side].ip("-json", "-detail", "link", "show", "dev", self.interfaces[side])
+        return int(json.loads(shown)[0][name])
 
     def _statistic(self, side: Side, interface: str, name: str) -> int:
         with self.hosts[side].entered():

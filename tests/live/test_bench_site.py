@@ -46,6 +46,8 @@ def tunnels() -> dict[str, Any]:
             "cpu": user + system,
             "resident": loads.resident(site),
             "mtu": site.link_attribute("left", "mtu"),
+            "queue": site.link_attribute("left", "txqlen"),
+            "largest": site.link_attribute("left", "gso_max_size"),
         }
         site.close()
     return found
@@ -64,6 +66,8 @@ def test_our_contenders_come_up_and_are_measured(run_in_lab: RunInLab) -> None:
     for name in ("original", "ours"):
         assert found[name]["answers"] == 5, name
         assert found[name]["resident"] > 1e6, name
+        assert found[name]["queue"] > 0, name
+        assert found[name]["largest"] >= 1500, name
     assert found["original"]["mtu"] == 1400
     assert found["ours"]["mtu"] > 1280
     assert found["ours"]["cpu"] > 0
