@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import IntEnum
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -29,7 +29,7 @@ UNREPLIED_STEPS = (65, 35, 20, 10, 5, 2)  # seconds of silence, longest first: a
 REPLIED_STEPS = (200, 120, 65, 35, 20, 10, 5)
 
 
-class Test(IntEnum):
+class Question(IntEnum):
     """What a packet asks; its number travels in it."""
 
     V0 = 1
@@ -39,13 +39,6 @@ class Test(IntEnum):
     CALLED = 5
     SIZE = 6
     TIMER = 7
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What is being found out, for people to see."""
-
-    text: str
 
 
 class Asker(Protocol):
@@ -71,7 +64,7 @@ class Prober:
         self._told = told
         self._cookie: Cookie | None = None
         self._call: CallSeen | None = None
-        self._tallies = {test: Tally() for test in Test}
+        self._tallies = {test: Tally() for test in Question}
         self._news = asyncio.Event()
 
     def on_text(self, text: Text) -> None:
@@ -82,7 +75,7 @@ class Prober:
             case CallSeen():
                 self._call = text
             case Seen() if text.test in self._tallies:
-                tally = self._tallies[Test(text.test)]
+                tally = self._tallies[Question(text.test)]
                 tally.seen.add(text.sequence)
                 tally.sources.add(text.source)
         self._news.set()
@@ -90,7 +83,7 @@ class Prober:
     def on_packet(self, packet: EchoPacket) -> None:
         """An answer came by GRE."""
         if packet.test in self._tallies:
-            self._tallies[Test(packet.test)].answers.add(packet.sequence)
+            self._tallies[Question(packet.test)].answers.add(packet.sequence)
             self._news.set()
 
     async def run(
@@ -107,15 +100,15 @@ class Prober:
         first = self._cookie
         port_kept = first.port == asker.local_port if first.port else None
         self._told("GRE version 0")
-        await self._test(asker, self._packet(Test.V0, 0))
+        await self._test(asker, self._packet(Question.V0, 0))
         self._told("GRE version 1, Call ID 0")
-        await self._test(asker, self._packet(Test.ZERO, 1))
+        await self._test(asker, self._packet(Question.ZERO, 1))
         self._told("Call IDs, without a call and with one")
         identifiers = [int.from_bytes(entropy(2)) | 1 for _ in range(3)]
         placed, *_ = await asyncio.gather(
             self._called(asker, identifiers[2]),
-            self._test(asker, self._packet(Test.EQUAL, 1, identifiers[0], identifiers[0])),
-            self._test(asker, self._packet(Test.DIFFERENT, 1, identifiers[1], identifiers[1] ^ 0x5A5A)),
+            self._test(asker, self._packet(Question.EQUAL, 1, identifiers[0], identifiers[0])),
+            self._test(asker, self._packet(Question.DIFFERENT, 1, identifiers[1], identifiers[1] ^ 0x5A5A)),
         )
         report = self._judge(asker.server, first.address, port_kept, placed, identifiers[2])
         working = 1 if report.v1_zero else 0 if report.v0 else None
@@ -140,11 +133,11 @@ class Prober:
             server=server,
             address=address,
             port_preserved=port_kept,
-            v0=passed[Test.V0],
-            v1_zero=passed[Test.ZERO],
-            v1_equal=passed[Test.EQUAL],
-            v1_different=passed[Test.DIFFERENT],
-            v1_called=passed[Test.CALLED],
+            v0=passed[Question.V0],
+            v1_zero=passed[Question.ZERO],
+            v1_equal=passed[Question.EQUAL],
+            v1_different=passed[Question.DIFFERENT],
+            v1_called=passed[Question.CALLED],
             pptp_control=placed,
             call_id_rewritten=self._call.call_id != call_id if self._call is not None else None,
             gre_address=next(iter(sources)) if len(sources) == 1 else None,
@@ -156,7 +149,7 @@ class Prober:
 
     async def _test(self, asker: Asker, packet: EchoPacket) -> None:
         """Send the packets of one test, and wait for their answers."""
-        tally = self._tallies[Test(packet.test)]
+        tally = self._tallies[Question(packet.test)]
         for sequence in range(PACKETS):
             asker.send(replace(packet, sequence=sequence))
             tally.sent += 1
@@ -169,15 +162,15 @@ class Prober:
         placed = await asker.call(cookie_identifier(cookie.cookie), call_id) if cookie is not None else None
         if placed is None or not await self._until(lambda: self._call is not None, PATIENCE) or self._call is None:
             return False
-        await self._test(asker, self._packet(Test.CALLED, 1, placed[0], self._call.call_id))
+        await self._test(asker, self._packet(Question.CALLED, 1, placed[0], self._call.call_id))
         return True
 
     async def _sizes(self, asker: Asker, version: int) -> int | None:
         """The largest outer packet that comes back."""
-        tally = self._tallies[Test.SIZE]
+        tally = self._tallies[Question.SIZE]
         for _ in range(2):
             for number, size in enumerate(SIZES):
-                packet = self._packet(Test.SIZE, version)
+                packet = self._packet(Question.SIZE, version)
                 asker.send(replace(packet, sequence=number, padding=size - OVERHEAD[version]))
             await self._until(lambda: 0 in tally.answers, PATIENCE)
         return max((SIZES[number] for number in tally.answers if number < len(SIZES)), default=None)
@@ -186,7 +179,7 @@ class Prober:
         self, asker: Asker, version: int, steps: Sequence[int], *, answered: bool
     ) -> tuple[int, int | None] | None:
         """How long the NAT remembers a flow: silence of each length, longest first, then a packet of the server's."""
-        tally, shorter_than = self._tallies[Test.TIMER], None
+        tally, shorter_than = self._tallies[Question.TIMER], None
         for number, seconds in enumerate(steps):
             self._told(f"{seconds} s of silence after {'an answer' if answered else 'a packet without one'}")
             if not answered and number == 0:
@@ -195,10 +188,10 @@ class Prober:
                 return None
             tally.answers.clear()
             if answered:
-                asker.send(replace(self._packet(Test.TIMER, version), sequence=100 + number))
+                asker.send(replace(self._packet(Question.TIMER, version), sequence=100 + number))
                 if not await self._until(lambda: 100 + number in tally.answers, PATIENCE):  # noqa: B023  awaited here
                     return None
-            asker.send(replace(self._packet(Test.TIMER, version), sequence=number, delay=seconds))
+            asker.send(replace(self._packet(Question.TIMER, version), sequence=number, delay=seconds))
             if await self._until(lambda: number in tally.answers, seconds + PATIENCE):  # noqa: B023  awaited here
                 return seconds, shorter_than
             shorter_than = seconds
@@ -212,7 +205,7 @@ class Prober:
 
     # -- small change -----------------------------------------------------------------------------------------
 
-    def _packet(self, test: Test, version: int, call_id: int = 0, answer_call_id: int = 0) -> EchoPacket:
+    def _packet(self, test: Question, version: int, call_id: int = 0, answer_call_id: int = 0) -> EchoPacket:
         cookie = self._cookie.cookie if self._cookie is not None else b""
         return EchoPacket(version, call_id, cookie, test, 0, answer_call_id=answer_call_id)
 

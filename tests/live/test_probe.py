@@ -57,7 +57,7 @@ def probe_mix(seed: int) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [6, 26, 29])
 def test_a_report_on_a_mix_of_rules_is_right(run_in_lab: RunInLab, seed: int) -> None:
     seen = run_in_lab(probe_mix, seed=seed)
     assert seen["wrong"] == {}, seen
