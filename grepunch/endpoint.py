@@ -29,6 +29,7 @@ from grepunch.io.clock import entropy, now
 from grepunch.io.driver import LONGEST_SLEEP
 from grepunch.io.engine.batches import GreBatches
 from grepunch.io.engine.loop import Engine
+from grepunch.io.engine.rounds import Rounds
 from grepunch.io.hostnet import has_ipv6
 from grepunch.io.rawgre import RawGre
 from grepunch.io.tun import Tun
@@ -71,6 +72,8 @@ from pptp.wire.sealed import CAPABILITY_CHECKSUM_ELISION
 # ours: goodbyes take a second at the most, and a second signal does not wait for them
 GOODBYE = 1.5
 PROGRESS_INTERVAL = 0.25
+# ours: data alone asks nothing of a machine that is not worth a second's wait
+SETTLE_DATA = 0.05
 _SUITES = (Suite.AES_256_GCM, Suite.CHACHA20_POLY1305)
 
 
@@ -157,6 +160,7 @@ class Endpoint:
         self._indices: dict[int, PeerTraffic] = {}
         self._destinations = Destinations()
         self._armed: dict[str, tuple[float, asyncio.TimerHandle]] = {}
+        self._rounds: Rounds | None = None
         self._secrets = {peer.name: shared_secret(keys.private_key, peer.public_key) for peer in profile.peers}
         self._peers = {peer.name: self._make_peer(peer) for peer in profile.peers}
         self._stories = {name: Story(traffic, self._started) for name, traffic in self._peers.items()}
@@ -272,6 +276,7 @@ class Endpoint:
             find_pair=self._find_pair,
             clear_frame=desk.receive,
             relay=self._relay,
+            moved=self._data_moved,
             settled=self._flush,
             now=now,
         )
@@ -279,10 +284,11 @@ class Endpoint:
     async def _run_open(self, stack: AsyncExitStack) -> Verdict:
         """With everything open: read sockets, run tasks, until one of them has a verdict."""
         loop = asyncio.get_running_loop()
-        loop.add_reader(self._gre.fileno(), self._gre_readable)
-        stack.callback(loop.remove_reader, self._gre.fileno())
-        loop.add_reader(self._interface.device.fileno(), self._pump.tun_readable)
-        stack.callback(loop.remove_reader, self._interface.device.fileno())
+        readers = {self._gre: self._gre_readable, self._interface.device: self._pump.tun_readable}
+        rounds = self._rounds = Rounds({source.fileno(): reader for source, reader in readers.items()})
+        stack.callback(rounds.close)
+        loop.add_reader(rounds.fileno(), rounds.run)
+        stack.callback(self.stop_reading)
         stack.callback(self._disarm)
         stack.enter_context(self._movement)
         stack.callback(self._mirrors.close)
@@ -380,9 +386,9 @@ class Endpoint:
 
     def stop_reading(self) -> None:
         """Read no more packets."""
-        if self.ready:
-            for readable in (self._gre, self._interface.device):
-                asyncio.get_running_loop().remove_reader(readable.fileno())
+        if self._rounds is not None:
+            asyncio.get_running_loop().remove_reader(self._rounds.fileno())
+            self._rounds = None
 
     # -- moving bytes -----------------------------------------------------------------------------------------
 
@@ -433,9 +439,19 @@ class Endpoint:
                 self._take(traffic, event)
             except Failure as failed:
                 self._host_refused(traffic, event, failed)
-        deadline, armed = machine.deadline(), self._armed.get(traffic.name)
-        if deadline is None or (armed is not None and armed[0] <= deadline):
-            return  # a timer that fires early is harmless, and cheaper than arming anew for every batch
+        deadline = machine.deadline()
+        if deadline is not None:
+            self._arm(traffic, deadline)
+
+    def _data_moved(self, traffic: PeerTraffic) -> None:
+        """Data has moved, which a machine may take its time to settle: many batches, and then once."""
+        self._arm(traffic, now() + SETTLE_DATA)
+
+    def _arm(self, traffic: PeerTraffic, deadline: float) -> None:
+        """Have a machine's timer fire at ``deadline`` at the latest: too early is harmless, and cheaper than anew."""
+        armed = self._armed.get(traffic.name)
+        if armed is not None and armed[0] <= deadline:
+            return
         if armed is not None:
             armed[1].cancel()
         delay = min(max(0.0, deadline - now()), LONGEST_SLEEP)

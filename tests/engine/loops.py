@@ -203,6 +203,7 @@ class End:
     clear: list[GreFrame]
     frames: list[bytes] = field(default_factory=list)  # for the relay
     relay_full: bool = False
+    told: Counter[str] = field(default_factory=Counter)  # of peers that were settled, or whose data moved
 
     def relay(self, traffic: PeerTraffic, frame: bytes) -> bool:
         """The relay takes a frame, or does not."""
@@ -243,21 +244,27 @@ def make_pump(
     clear_frame: Callable[[GreFrame], None],
     relay: Callable[[PeerTraffic, bytes], bool] = lambda traffic, frame: False,
     now: Callable[[], float] = lambda: 0.0,
+    told: Callable[[str], None] = lambda what: None,
 ) -> Any:
     """The plain loop or the engine, between these fakes."""
     common: dict[str, Any] = {
         "find_pair": find_pair,
         "clear_frame": clear_frame,
         "relay": relay,
-        "settled": lambda traffic: None,
+        "settled": lambda traffic: told("settled"),
         "now": now,
     }
     if loop == "plain":
         return DataPump(socket, cast(Any, device), addresses, **common)
     batches = GreBatches(socket, lambda _: FakeSendRing(socket), lambda _: FakeReceiveRing(socket))
     return Engine(
-        batches, device, owner_of=addresses.owner_of, refusal=partial(refusal, addresses), **common
-    )  # fmt: skip
+        batches,
+        device,
+        owner_of=addresses.owner_of,
+        refusal=partial(refusal, addresses),
+        moved=lambda traffic: told("moved"),
+        **common,
+    )
 
 
 def make_end(
@@ -283,7 +290,14 @@ def make_end(
 
     end = End(loop, None, socket, device, machine, traffic, clear)
     end.pump = make_pump(
-        loop, socket, device, addresses, find_pair=find_pair, clear_frame=clear.append, relay=end.relay
+        loop,
+        socket,
+        device,
+        addresses,
+        find_pair=find_pair,
+        clear_frame=clear.append,
+        relay=end.relay,
+        told=lambda what: end.told.update([what]),
     )
     return end
 

@@ -414,6 +414,17 @@ def test_a_single_packet_waits_for_nothing() -> None:
     assert (len(left.socket.sent_packets), left.socket.batches) == (1, [1])
 
 
+def test_only_what_asks_a_machine_is_settled_at_once() -> None:
+    left, right = make_ends("engine", "engine")
+    offer(left, PACKET)
+    seen(right, *left.send())
+    assert left.told == right.told == {"moved": 1}
+    seen(right, sealed(left, LCP, b"echo"), sealed(left, IPV4, PACKET))
+    assert right.told == {"settled": 1, "moved": 2}
+    seen(right, sealed(left, IPV4, PACKET, source=IPv4Address("192.0.2.66")))
+    assert right.told == {"settled": 2, "moved": 2}
+
+
 def test_many_small_packets_go_in_one_call_and_leave_room_for_others() -> None:
     left, _ = make_ends("engine", "engine")
     offer(left, *[PACKET] * 100)

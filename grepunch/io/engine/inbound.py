@@ -97,6 +97,13 @@ class Inbound(Generic[TrafficT]):
         self._train: Train | None = None
         self._train_origin: _Origin[TrafficT] | None = None
         self._touched: list[TrafficT] = []
+        self._called: dict[str, TrafficT] = {}
+
+    def take_called(self) -> list[TrafficT]:
+        """Drain the peers whose machines were called."""
+        called = list(self._called.values())
+        self._called.clear()
+        return called
 
     def run(self) -> list[TrafficT]:
         """One wake-up; the peers that authentic frames came from."""
@@ -176,12 +183,15 @@ class Inbound(Generic[TrafficT]):
             return True
         if protocol not in _NETWORK:
             data = bytes(self._view[at + PREFIX : end])
+            self._called[traffic.name] = traffic
             traffic.machine.receive_opened(pair, protocol, data, origin.place, self._now())
             return False
         if origin.ordinary:
             traffic.heard = True
-        elif not traffic.machine.receive_opened(pair, protocol, b"", origin.place, self._now()):
-            return False
+        else:
+            self._called[traffic.name] = traffic
+            if not traffic.machine.receive_opened(pair, protocol, b"", origin.place, self._now()):
+                return False
         if self._train is not None:
             if self._train_origin is origin and self._train.take(at, end):
                 return True

@@ -31,12 +31,14 @@ class Engine(Generic[TrafficT]):
         find_pair: Callable[[int], tuple[TrafficT, SealedPair] | None],
         clear_frame: Callable[[GreFrame], None],
         relay: Callable[[TrafficT, bytes], bool],
+        moved: Callable[[TrafficT], None],
         settled: Callable[[TrafficT], None],
         now: Callable[[], float],
     ) -> None:
         """``owner_of`` says whose an inner destination is, ``refusal`` why a peer's packet is not let in; ``find_pair``
         gives peer and keys of a receiver index; ``clear_frame`` takes what is not sealed; ``relay`` has a frame
-        relayed; ``settled`` is called for each peer whose machine may have something to send after a batch."""
+        relayed. After a batch ``settled`` is called for each peer whose machine may have something to send at once, and
+        ``moved`` for each whose data only moved."""
         self.drops: Counter[Drop] = Counter()
         self._outbound = Outbound(batches, device, owner_of, relay, self.drops)
         self._inbound = Inbound(
@@ -50,6 +52,7 @@ class Engine(Generic[TrafficT]):
         )
         self._relayed = Relayed(device, find_pair=find_pair, refusal=refusal, now=now, drops=self.drops)
         self._errors = batches.incoming
+        self._moved = moved
         self._settled = settled
         self._now = now
 
@@ -61,7 +64,7 @@ class Engine(Generic[TrafficT]):
             for traffic in touched:
                 traffic.machine.sent(now, traffic.largest)
                 traffic.largest = 0
-                self._settled(traffic)
+                self._moved(traffic)
 
     def gre_readable(self) -> None:
         """Open what has arrived: data to the kernel, everything else to the peer machines."""
@@ -71,7 +74,9 @@ class Engine(Generic[TrafficT]):
             for traffic in touched:
                 if traffic.heard:
                     traffic.machine.heard(now)
+                    self._moved(traffic)
                 traffic.touched = traffic.heard = False
+            for traffic in self._inbound.take_called():
                 self._settled(traffic)
 
     def relayed(self, traffic: TrafficT, frame: bytes) -> None:
