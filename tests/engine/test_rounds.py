@@ -6,6 +6,7 @@ import os
 import select
 import socket
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -28,7 +29,7 @@ def test_both_are_served_in_turn_until_nothing_is_left(pairs: list[tuple[socket.
         pairs[number][0].recv(10)
         served.append(number)
 
-    rounds = Rounds({pair[0].fileno(): lambda number=number: reader(number) for number, pair in enumerate(pairs)})
+    rounds = Rounds({pair[0].fileno(): partial(reader, number) for number, pair in enumerate(pairs)})
     assert not select.select([rounds], [], [], 0)[0]
     for number, pair in enumerate(pairs):
         for _ in range(3 - number):
