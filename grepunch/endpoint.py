@@ -8,6 +8,7 @@ nothing about protocols. One endpoint is one process and one event loop.
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import Counter
 from collections.abc import Awaitable, Mapping
 from contextlib import AsyncExitStack, suppress
@@ -305,6 +306,7 @@ class Endpoint:
             dialing = loop.create_task(patience.watch(story, self._attempt))
             stack.push_async_callback(_cancel, [dialing])  # before the goodbye: its command may still need the tunnel
             tasks = [*tasks, dialing]
+        gc.freeze()  # what the start has made stays: no collection need look at it again
         for traffic in self._peers.values():
             traffic.machine.start(now())
             self._flush(traffic)
@@ -349,6 +351,8 @@ class Endpoint:
             self._movement.tick()
             external = self._meetings.external if self._meetings is not None else None
             for name, story in self._stories.items():
+                if story.stage is not Stage.PUNCHING:
+                    continue
                 machine = self._peers[name].machine
                 progress = story.progress(machine.punch_counts, machine.peer_external, external, now())
                 if progress is not None:
