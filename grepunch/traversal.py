@@ -363,7 +363,7 @@ class Traversal:
 
     def _answer_plan(self, plan: Plan, now: float) -> None:
         current, clock = self._round, self._clock()
-        if current is None or current.theirs is None or current.puncher is not None:
+        if current is None or current.theirs is None or current.puncher is not None or current.settled:
             return
         accepted = (
             clock is not None
@@ -376,7 +376,7 @@ class Traversal:
 
     def _plan_answered(self, reply: PlanReply, now: float) -> None:
         current = self._round
-        if current is None or current.proposed is None or current.puncher is not None:
+        if current is None or current.proposed is None or current.puncher is not None or current.settled:
             return
         if reply.accepted:
             self._start(current.proposed, now)

@@ -68,6 +68,7 @@ class Host:
     window: float = 30.0
     relay: RelayPolicy = RelayPolicy.NEVER
     interfaces: tuple[IPv4Interface, ...] = ()
+    slot_taken: Callable[[IPv4Address], bool] = lambda address: False
     running: bool = False
     asleep: bool = False
     stale: bool = False  # its connection to the rendezvous is dead, and nobody has noticed yet
@@ -153,6 +154,7 @@ class Host:
             ),
             clock=lambda: self.clock if self.met is not None else None,
             interfaces=lambda: self.interfaces,
+            slot_taken=lambda address: self.slot_taken(address),
             entropy=self.world.random.randbytes,
         )
 
