@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -126,6 +127,8 @@ def unpack(archive: Path, directory: Path) -> None:
 
 def _apt(command: str, *arguments: str, at: Path | None = None) -> str:
     """Run apt; where root's lists are missing or old, once more after an update."""
+    if shutil.which(command) is None:
+        raise PackagesUnavailable(f"there is no {command} on this machine: the guest is made from Debian's packages")
     update = ["apt-get", "update", "-q"]
     for attempt in range(2):
         done = subprocess.run(

@@ -16,7 +16,7 @@ _CLIENT, _SERVER = "/run/client", "/run/server"  # stems of files in the guest
 _ENDED = "/run/ended"  # what a client's pppd ended with
 _LINE = re.compile(r"(local|remote) +(IP|LL) address (\S+)")
 # what a desktop sets, with pppd's own keepalive, so that a peer that is gone is noticed soon
-_COMMON = ("debug", "+ipv6", "lcp-echo-interval 2", "lcp-echo-failure 3")
+_COMMON = ("debug", "+ipv6", "lcp-echo-interval 3", "lcp-echo-failure 5")
 
 
 @dataclass(frozen=True, slots=True)

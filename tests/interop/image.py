@@ -12,6 +12,7 @@ import hashlib
 import json
 import lzma
 import os
+import platform
 import shutil
 import stat
 import subprocess
@@ -66,12 +67,13 @@ def provide(cache: Path | None = None) -> Image:
 
 
 def _make(cache: Path, made: Path) -> None:
-    kernel_name = debian.kernel()
-    packages = debian.look_up([kernel_name, *debian.libraries(PROGRAMS)])
-    size = sum(package.size for package in packages) >> 20
-    print(f"interop: making a guest from {size} MB of Debian packages", file=sys.stderr)
+    if platform.machine() != "x86_64":
+        raise debian.PackagesUnavailable(f"the guest's programs are for amd64, this machine is {platform.machine()}")
     downloads = cache / "packages"
-    debian.fetch(packages, downloads)
+    try:
+        kernel_name, packages = _fetch(downloads)
+    except debian.PackagesUnavailable:  # lists that were too old have been renewed since: what they name is there
+        kernel_name, packages = _fetch(downloads)
     with tempfile.TemporaryDirectory(dir=cache) as work:
         kernel_tree, program_tree = Path(work, "kernel"), Path(work, "programs")
         for package in packages:
@@ -87,6 +89,16 @@ def _make(cache: Path, made: Path) -> None:
         (building / "manifest.json").write_text(json.dumps({"packages": fields}, indent=1))
         shutil.rmtree(made, ignore_errors=True)
         building.rename(made)
+
+
+def _fetch(downloads: Path) -> tuple[str, list[Package]]:
+    """The name of the kernel's package, and all packages, which are then in ``downloads``."""
+    kernel_name = debian.kernel()
+    packages = debian.look_up([kernel_name, *debian.libraries(PROGRAMS)])
+    size = sum(package.size for package in packages) >> 20
+    print(f"interop: making a guest from {size} MB of Debian packages", file=sys.stderr)
+    debian.fetch(packages, downloads)
+    return kernel_name, packages
 
 
 # -- what is in it -----------------------------------------------------------------------------------------------------
@@ -201,4 +213,7 @@ def cpio(entries: Mapping[str, Entry]) -> bytes:
 
 
 if __name__ == "__main__":
-    provide()
+    try:
+        provide()
+    except debian.PackagesUnavailable as error:
+        sys.exit(f"interop: {error}")
