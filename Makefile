@@ -4,6 +4,7 @@
 # make mixes    probe through random mixes of NAT rules, each report judged
 # make bench    how fast it is beside OpenVPN, wireguard-go, Nebula, EasyTier and tinc; ARGS="--quick" for a look
 # make interop  serve and dial against pppd, pptpd and pptp-linux in an emulated guest, as a table
+# make soak     what the live tests try for seconds, at full length: about an hour
 # make setup    what the others need; they call it themselves
 #
 # ARGS are handed on: make demo ARGS="--nat-a G2 --pcap demo.pcap"
@@ -11,7 +12,7 @@
 PYTHON := .venv/bin/python
 ARGS :=
 
-.PHONY: help setup demo test grid mixes bench interop
+.PHONY: help setup demo test soak grid mixes bench interop
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +28,10 @@ demo:
 test:
 	@.ci/setup test
 	@.ci/test
+
+soak:
+	@.ci/setup test
+	@.venv/bin/pytest -o python_files='soak_*.py' --timeout=1800 -s tests/soak $(ARGS)
 
 grid:
 	@.ci/setup demo

@@ -1,0 +1,62 @@
+"""`make soak`: what the live tests try for seconds, at full length."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.live.live_support import RunInLab
+from tests.live.test_bad_lines import endure, judge_endurance, narrow
+from tests.live.test_movement import idle, intact, new_addresses, reboots, sleep_and_wake
+from tests.sim.test_sim_rekeys import change_keys_under_load
+
+MINUTE = 60.0
+
+
+def test_ten_minutes_on_a_bad_line(run_in_lab: RunInLab) -> None:
+    seen = run_in_lab(endure, seconds=10 * MINUTE, at_once=5, octets=200_000, warm_up=2 * MINUTE, timeout=15 * MINUTE)
+    print(seen)
+    judge_endurance(seen, streams=100)
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_an_endpoint_that_was_stopped_for_a_minute(run_in_lab: RunInLab, name: str) -> None:
+    seen = run_in_lab(sleep_and_wake, name=name, seconds=MINUTE, timeout=4 * MINUTE)
+    print(seen)
+    assert max(seen["outages"]) <= 2.0, seen
+    assert intact(seen), seen
+
+
+@pytest.mark.parametrize(("nat_a", "nat_b"), [("G2", "G2"), ("G2S", "G1"), ("G15", "G3"), ("G1L", "G12")])
+def test_thirty_reboots(run_in_lab: RunInLab, nat_a: str, nat_b: str) -> None:
+    seen = run_in_lab(reboots, nat_a=nat_a, nat_b=nat_b, times=30, pause=1.0, timeout=4 * MINUTE)
+    print(seen)
+    assert max(seen["outages"]) <= 5.0, seen
+    assert intact(seen), seen
+
+
+def test_new_external_addresses_with_time_between(run_in_lab: RunInLab) -> None:
+    seen = run_in_lab(new_addresses, pause=20.0, timeout=4 * MINUTE)
+    print(seen)
+    assert max(seen["outages"]) <= 10.0, seen
+    assert intact(seen), seen
+
+
+@pytest.mark.parametrize("muted", [False, True])
+def test_a_path_that_becomes_narrow_again_and_again(run_in_lab: RunInLab, muted: bool) -> None:
+    sizes = [1280, 1000, 1500, 1400, 600, 1500, 1280]
+    seen = run_in_lab(narrow, sizes=sizes, muted=muted, pause=10.0, timeout=4 * MINUTE)
+    print(seen)
+    assert max(seen["holes"]) <= 2.0, seen
+    assert seen["fragments"] == 0, seen
+    assert seen["whole"], seen
+
+
+def test_ten_minutes_through_a_nat_with_short_memory(run_in_lab: RunInLab) -> None:
+    seen = run_in_lab(idle, unreplied=5, replied=30, seconds=10 * MINUTE, timeout=12 * MINUTE)
+    assert seen["stages"][-1] == "up"
+    assert "lost" not in seen["stages"]
+    assert seen["ping"]["lost"] == 0
+
+
+def test_a_thousand_changes_of_keys_under_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    change_keys_under_load(monkeypatch, 1000)
