@@ -44,8 +44,10 @@ def ones_sum(data: bytes | bytearray | memoryview) -> int:
 
 def complete(packet: bytearray | memoryview, place: ChecksumPlace) -> None:
     """Make the checksum whose field holds the pseudo-header's sum, as the kernel does for a device without offload."""
-    # 0 would mean "no checksum" to UDP; its other form is as right (RFC 768), and TCP's receivers take both
-    _FIELD.pack_into(packet, place.start + place.offset, 0xFFFF - ones_sum(memoryview(packet)[place.start :]))
+    made = 0xFFFF - ones_sum(memoryview(packet)[place.start :])
+    if made == 0xFFFF and place.offset == TCP_CHECKSUM:
+        made = 0  # its other form means the same, but only UDP, to which 0 is "no checksum", sends that (RFC 768)
+    _FIELD.pack_into(packet, place.start + place.offset, made)
 
 
 def completed(packet: bytes | memoryview, place: ChecksumPlace) -> bytes:
