@@ -19,6 +19,7 @@ DEBIAN_PACKAGES: Mapping[str, str] = {
     "nft": "nftables",
     "ping": "iputils-ping",
     "setpriv": "util-linux",
+    "tc": "iproute2",
     "unshare": "util-linux",
 }
 # ours, because an ordinary user's PATH on Debian has no sbin, and ip and nft live there

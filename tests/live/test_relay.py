@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from grepunch.lab.node import LabError
+from grepunch.lab.requirements import program
 from grepunch.lab.topology import Lab
 from grepunch.scenario import INNER, Scenario
 from tests.live import counted
@@ -99,7 +100,7 @@ def slow_line(rate: str) -> dict[str, Any]:
         scenario = Scenario(lab, punch=AUTO, relay=FAST)
         both_up(scenario)
         for node, interface in ((lab.a.boxes[-1].node, "wan"), (lab.wan, "a")):
-            node.run("tc", "qdisc", "add", "dev", interface, "root", "tbf", "rate", rate, "burst", "16kb",
+            node.run(program("tc"), "qdisc", "add", "dev", interface, "root", "tbf", "rate", rate, "burst", "16kb",
                      "latency", "50ms")  # fmt: skip
         scenario.start_transfer_server()
         transfer = scenario.start_transfer(3_000_000)
