@@ -7,6 +7,7 @@ and MPPE's keys follow from it. Nothing here protects anything; it is what other
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.decrepit.ciphers.algorithms import ARC4, TripleDES
@@ -47,6 +48,27 @@ class Rc4:
     def update(self, data: bytes | memoryview) -> bytes:
         """``data`` under the next octets of the stream."""
         return self._context.update(data)
+
+
+class Rc4Keys:
+    """Key streams under one key after the other, for whoever has another key for every packet.
+
+    To make an :class:`Rc4` costs as much as to encrypt a small packet with it. A third of that is making and checking
+    the objects that hold the key, which are made once here.
+    """
+
+    __slots__ = ("_algorithm", "_encryptor")
+
+    def __init__(self, key_size: int) -> None:
+        """``key_size`` is 5 to 16 octets; raises :class:`LegacyCipherUnavailable`."""
+        Rc4(bytes(key_size))
+        self._algorithm = ARC4(bytes(key_size))
+        self._encryptor = Cipher(self._algorithm, mode=None).encryptor
+
+    def stream(self, key: bytes) -> Callable[[bytes | memoryview], bytes]:
+        """What :meth:`Rc4.update` is, of a stream that begins under ``key``, which has the size that was said."""
+        self._algorithm.key = key
+        return self._encryptor().update
 
 
 def des_encrypt(block: bytes, key: bytes) -> bytes:

@@ -22,10 +22,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import xor
 
-from pptp.crypto.legacy import Rc4
-from pptp.crypto.mppe_keys import Strength, initial_session_key, next_session_key
+from pptp.crypto.legacy import Rc4, Rc4Keys
+from pptp.crypto.mppe_keys import KeyChange, Strength, initial_session_key
 from pptp.errors import Drop, DropError, UsageError
-from pptp.serial import difference, increment
+from pptp.serial import difference
 
 # RFC 3078 section 3
 _HEADER = struct.Struct("!H")
@@ -81,13 +81,15 @@ class MppeMode:
 class MppeEncryptor:
     """The sending direction. ``start_key`` is what the authentication left, 16 octets."""
 
-    __slots__ = ("_count", "_flush", "_key", "_rc4", "_start_key", "mode")
+    __slots__ = ("_change", "_count", "_flush", "_key", "_stateless", "_streams", "_update", "mode")
 
     def __init__(self, start_key: bytes, mode: MppeMode) -> None:
         self.mode = mode
-        self._start_key = start_key
+        self._stateless = mode.stateless
+        self._change = KeyChange(start_key, mode.strength).next
+        self._streams = Rc4Keys(mode.strength.key_size)
         self._key = initial_session_key(start_key, mode.strength)
-        self._rc4 = Rc4(self._key)
+        self._update = self._streams.stream(self._key)
         self._count = 0
         self._flush = False
 
@@ -110,12 +112,12 @@ class MppeEncryptor:
             count |= _FLAG
             self._flush = False
         header = _ENCRYPTED | count
-        if self.mode.stateless or count & _FLAG == _FLAG:
+        if self._stateless or count & _FLAG == _FLAG:
             header |= _FLUSHED
-            self._key = next_session_key(self._start_key, self._key, self.mode.strength)
-            self._rc4 = Rc4(self._key)
-        self._count = increment(count, bits=_COUNT_BITS)
-        return _HEADER.pack(header) + self._rc4.update(_INNER_PROTOCOL.pack(protocol) + data)
+            self._key = key = self._change(self._key)
+            self._update = self._streams.stream(key)
+        self._count = count + 1 & _COUNT_MASK
+        return _HEADER.pack(header) + self._update(_INNER_PROTOCOL.pack(protocol) + data)
 
 
 class MppeDecryptor:
@@ -126,12 +128,15 @@ class MppeDecryptor:
     sets it to false.
     """
 
-    __slots__ = ("_ahead", "_count", "_drops", "_key", "_start_key", "_stream", "mode", "reset_wanted")
+    __slots__ = ("_ahead", "_change", "_count", "_drops", "_key", "_stateless", "_stream", "_streams", "mode",
+                 "reset_wanted")  # fmt: skip
 
     def __init__(self, start_key: bytes, mode: MppeMode) -> None:
         self.mode = mode
         self.reset_wanted = False
-        self._start_key = start_key
+        self._stateless = mode.stateless
+        self._change = KeyChange(start_key, mode.strength).next
+        self._streams = Rc4Keys(mode.strength.key_size)
         self._key = initial_session_key(start_key, mode.strength)
         self._count = 0  # of the next packet
         self._ahead: deque[bytes] = deque()  # the keys that follow _key, as far as they are known
@@ -163,18 +168,18 @@ class MppeDecryptor:
         if not header & _ENCRYPTED:
             raise DropError(Drop.CLEARTEXT, "MPPE packet that is not encrypted")
         count = header & _COUNT_MASK
-        ahead = difference(count, self._count, _COUNT_BITS)
+        ahead = difference(count, self._count, _COUNT_BITS) if count != self._count else 0
         if ahead < 0:
             raise DropError(Drop.TOO_OLD, f"MPPE count {count:03x}, expected {self._count:03x}")
         flushed = bool(header & _FLUSHED)
-        if not flushed and (self.mode.stateless or count & _FLAG == _FLAG):
+        if not flushed and (self._stateless or count & _FLAG == _FLAG):
             raise DropError(Drop.MALFORMED, f"MPPE count {count:03x} without bit A")
         body = packet[_HEADER.size :]
-        if self.mode.stateless:
-            inner = self._open_anew(body, first=ahead + 1, last=ahead + 1)
+        if self._stateless:
+            inner = self._open_anew(body, ahead + 1, ahead + 1)
         elif flushed:
             changes = (self._count + ahead + 1 >> 8) - (self._count >> 8)
-            inner = self._open_anew(body, first=changes, last=changes + _UNSEEN_CHANGES)
+            inner = self._open_anew(body, changes, changes + _UNSEEN_CHANGES)
         elif ahead:
             inner = self._open_after_loss(body, ahead)
             if inner is None:
@@ -184,7 +189,7 @@ class MppeDecryptor:
             inner = self._open_next(body)
         if inner is None:
             raise DropError(Drop.MALFORMED, "MPPE packet that decrypts to no IP packet")
-        self._count = increment(count, bits=_COUNT_BITS)
+        self._count = count + 1 & _COUNT_MASK
         self.reset_wanted = False
         return inner
 
@@ -218,7 +223,7 @@ class MppeDecryptor:
                 at = stream.find(wanted, at + 1, farthest + len(wanted))
         return None
 
-    def _open_anew(self, body: bytes | memoryview, *, first: int, last: int) -> tuple[int, bytes] | None:
+    def _open_anew(self, body: bytes | memoryview, first: int, last: int) -> tuple[int, bytes] | None:
         """Under the beginning of the stream of the key that lies ``first`` changes ahead, or one up to ``last``.
 
         The keys on the way are kept: a flood of packets with far counts costs each key change once.
@@ -226,10 +231,10 @@ class MppeDecryptor:
         for changes in range(first, last + 1):
             while len(self._ahead) < changes:
                 latest = self._ahead[-1] if self._ahead else self._key
-                self._ahead.append(next_session_key(self._start_key, latest, self.mode.strength))
+                self._ahead.append(self._change(latest))
             key = self._ahead[changes - 1] if changes else self._key
-            if self.mode.stateless:
-                inner = _read(Rc4(key).update(body))
+            if self._stateless:
+                inner = _read(self._streams.stream(key)(body))
             else:
                 stream = _KeyStream(key)
                 inner = _read(stream.xor(body))
@@ -237,7 +242,7 @@ class MppeDecryptor:
                 continue
             for _ in range(changes):
                 self._key = self._ahead.popleft()
-            if not self.mode.stateless:
+            if not self._stateless:
                 stream.advance(len(body))
                 self._stream = stream
             return inner

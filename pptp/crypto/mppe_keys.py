@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from enum import IntEnum
 
-from pptp.crypto.legacy import Rc4
+from pptp.crypto.legacy import Rc4Keys
 from pptp.crypto.md4 import md4
 
 # RFC 3079 section 3.4
@@ -62,10 +62,28 @@ def initial_session_key(start_key: bytes, strength: Strength) -> bytes:
     return _weaken(_new_key(start, start), strength)
 
 
+class KeyChange:
+    """How the session keys of one direction follow one another: what that takes for every packet, made once."""
+
+    __slots__ = ("_before", "_key_size", "_known", "_known_size", "_streams")
+
+    def __init__(self, start_key: bytes, strength: Strength) -> None:
+        self._key_size = strength.key_size
+        self._before = start_key[: self._key_size] + _PAD_1
+        self._known = strength.known
+        self._known_size = len(self._known)
+        self._streams = Rc4Keys(self._key_size)
+
+    def next(self, session_key: bytes) -> bytes:
+        """The session key after ``session_key`` (RFC 3078 section 7.3): as the first one, and then under itself."""
+        digest = hashlib.sha1(self._before + session_key + _PAD_2, usedforsecurity=False).digest()
+        interim = digest[: self._key_size]
+        return self._known + self._streams.stream(interim)(interim)[self._known_size :]
+
+
 def next_session_key(start_key: bytes, session_key: bytes, strength: Strength) -> bytes:
-    """The session key after ``session_key`` (RFC 3078 section 7.3): as the first one, and then under itself."""
-    interim = _new_key(start_key[: strength.key_size], session_key)
-    return _weaken(Rc4(interim).update(interim), strength)
+    """One step of :class:`KeyChange`."""
+    return KeyChange(start_key, strength).next(session_key)
 
 
 def _new_key(start_key: bytes, session_key: bytes) -> bytes:

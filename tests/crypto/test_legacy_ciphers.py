@@ -15,6 +15,7 @@ from pptp.crypto import legacy
 from pptp.crypto.legacy import (
     LegacyCipherUnavailable,
     Rc4,
+    Rc4Keys,
     authenticator_response,
     challenge_hash,
     challenge_response,
@@ -104,6 +105,15 @@ def test_interop_31_passwords_are_utf_16_little_endian() -> None:
     assert nt_password_hash("\udc80") == md4(bytes.fromhex("80dc"))  # never raises
 
 
+def test_key_streams_one_after_the_other_are_those_of_their_keys() -> None:
+    for size in (8, 16):
+        streams = Rc4Keys(size)
+        first, second = (bytes(range(at, at + size)) for at in (1, 77))
+        one, other = streams.stream(first), streams.stream(second)  # both go on, whichever was made last
+        assert one(bytes(9)) + one(bytes(9)) == Rc4(first).update(bytes(18))
+        assert other(memoryview(bytes(18))) == Rc4(second).update(bytes(18))
+
+
 def test_a_missing_cipher_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     class Refusing:
         def __init__(self, *arguments: object, **keywords: object) -> None:
@@ -113,6 +123,8 @@ def test_a_missing_cipher_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LegacyCipherUnavailable, match="RC4 is not available") as rc4:
         Rc4(bytes(16))
     assert rc4.value.cipher == "RC4"
+    with pytest.raises(LegacyCipherUnavailable, match="RC4 is not available"):
+        Rc4Keys(16)
     with pytest.raises(LegacyCipherUnavailable, match="DES"):
         require_legacy_ciphers()
 
