@@ -49,6 +49,8 @@ LINK_CLOSE_WAIT = 0.5
 UNDECIDED_WAIT = 4.0
 # ours, because Windows describes itself in three packets, and a log is not the peer's to fill
 _IDENTIFICATIONS = 4
+# ours, because MS-CHAPv2 gives its peer three attempts, and LCP may begin again as often as the peer likes
+_ATTEMPTS = 3
 # ours: why we end a call whatever the peer does
 _OURS = frozenset({TerminationCause.LOCAL_REQUEST, TerminationCause.REPLACED})
 # RFC 2637 sections 2.7 and 2.8: the processing delay is in tenths of a second
@@ -87,6 +89,7 @@ class OrdinaryCall:
         "_received_octets",
         "_received_packets",
         "_refusal",
+        "_refusals",
         "_refused",
         "_released",
         "_remote",
@@ -133,6 +136,7 @@ class OrdinaryCall:
         self._user = ""
         self._identified = 0  # how often the peer has described itself
         self._refusal = ""  # of an attempt to authenticate that nothing better followed
+        self._refusals = 0  # of all of them, also before LCP came up again
         self._method = method_name(b"")
         self._established_at = now
         self._last_packet_at: float | None = None
@@ -277,7 +281,9 @@ class OrdinaryCall:
                 self._user, self._refusal = identity, ""
                 self._events.append(Authenticated(self.call_id, identity, self._method))
             case AuthRefused(detail):
-                self._refusal = detail
+                self._refusal, self._refusals = detail, self._refusals + 1
+                if self._refusals >= _ATTEMPTS:
+                    self.close(now, Terminated(TerminationCause.AUTHENTICATION, detail))
             case ccp.EncryptionUp(_, encryptor, decryptor):
                 self._mppe.rekey(encryptor, decryptor)
                 self._decided = True
