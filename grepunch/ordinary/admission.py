@@ -93,9 +93,9 @@ class Admission(Generic[SessionT]):
 
     def connect(self, source: IPv4Address, now: float) -> Refusal | None:
         """A connection comes: counted, or refused."""
-        failures = self._failures.get(source)
-        if failures is not None and failures.count >= MOST_FAILURES and now - failures.since < FAILURE_PERIOD:
-            return Refusal(f"{failures.count} failed authentications within {FAILURE_PERIOD:.0f} s")
+        barred = self.barred(source, now)
+        if barred is not None:
+            return barred
         bucket = self._buckets.pop(source, None) or _Bucket(CONNECT_BURST, now)
         if len(self._buckets) >= MOST_SOURCES_REMEMBERED:
             del self._buckets[next(iter(self._buckets))]
@@ -131,6 +131,13 @@ class Admission(Generic[SessionT]):
     def leave(self, key: int) -> None:
         """A session is over; harmless where there was none."""
         self._sessions.pop(key, None)
+
+    def barred(self, source: IPv4Address, now: float) -> Refusal | None:
+        """Why a source is not listened to for now, on the connections it has as little as on a new one."""
+        failures = self._failures.get(source)
+        if failures is not None and failures.count >= MOST_FAILURES and now - failures.since < FAILURE_PERIOD:
+            return Refusal(f"{failures.count} failed authentications within {FAILURE_PERIOD:.0f} s")
+        return None
 
     def failed(self, source: IPv4Address, now: float) -> None:
         """An authentication failed."""

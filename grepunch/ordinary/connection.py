@@ -67,6 +67,7 @@ class Connection:
         self._over = False
         self.began = clock.now()
         self.had_call = False
+        self.calls_in_vain = 0  # since one was authenticated
         self.identity = ""  # how the peer's program calls itself
         self.ended: Terminated | None = None
 

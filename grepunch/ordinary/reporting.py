@@ -10,16 +10,40 @@ from collections import Counter
 from ipaddress import IPv4Address
 
 from grepunch.ordinary.calls import Call
-from grepunch.progress import Level, Notice, Reporter, StateChanged
+from grepunch.progress import Event, Level, Notice, Reporter, SessionDown, StateChanged
 from grepunch.status import SessionStatus, Stage
 from grepunch.text import printable
 from pptp.errors import Terminated, TerminationCause
 
 # ours
 MOST_NOTICES = 20  # that strangers cause, within the period
+MOST_CALLS = 60  # beginnings and ends of calls that nobody has authenticated yet, within the period
 NOTICE_PERIOD = 60.0  # seconds
 
 _QUIET = (TerminationCause.LOCAL_REQUEST, TerminationCause.PEER_REQUEST, TerminationCause.LOST_CARRIER)
+
+
+class _Allowance:
+    """So many events within a period; the others are counted."""
+
+    def __init__(self, reporter: Reporter, most: int) -> None:
+        self._reporter = reporter
+        self._most = most
+        self._told = 0
+        self._untold = 0
+        self._since = 0.0
+
+    def report(self, event: Event, now: float) -> None:
+        """Tell it, or count it."""
+        if now - self._since >= NOTICE_PERIOD:
+            if self._untold:
+                self._reporter.report(Notice(f"{self._untold} more of the kind were not told", Level.WARNING))
+            self._since, self._told, self._untold = now, 0, 0
+        if self._told < self._most:
+            self._told += 1
+            self._reporter.report(event)
+        else:
+            self._untold += 1
 
 
 class CallStories:
@@ -27,33 +51,28 @@ class CallStories:
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
-        self._told = 0
-        self._untold = 0
-        self._since = 0.0
+        self._notices = _Allowance(reporter, MOST_NOTICES)
+        self._calls = _Allowance(reporter, MOST_CALLS)
 
-    def began(self, call: Call) -> None:
+    def began(self, call: Call, now: float) -> None:
         """A call has been established; PPP begins."""
         detail = f"call {call.call_id} is established; PPP begins"
-        self._reporter.report(StateChanged(Stage.LINK, str(call.connection.source), detail))
+        self._calls.report(StateChanged(Stage.LINK, str(call.connection.source), detail), now)
+
+    def ended(self, event: SessionDown, now: float, *, stranger: bool) -> None:
+        """A call is over; a ``stranger`` never authenticated."""
+        if stranger:
+            self._calls.report(event, now)
+        else:
+            self._reporter.report(event)
 
     def refused(self, source: IPv4Address, why: str, now: float) -> None:
         """A connection was not taken."""
-        self._notice(f"{source} was turned away: {why} (a Windows client shows error 800)", now)
+        self._notices.report(Notice(f"{source} was turned away: {why} (a Windows client shows error 800)"), now)
 
     def noted(self, source: IPv4Address, sentence: str, now: float) -> None:
         """Something odd that a peer did."""
-        self._notice(f"{source}: {printable(sentence)}", now)
-
-    def _notice(self, text: str, now: float) -> None:
-        if now - self._since >= NOTICE_PERIOD:
-            if self._untold:
-                self._reporter.report(Notice(f"{self._untold} more of the kind were not told", Level.WARNING))
-            self._since, self._told, self._untold = now, 0, 0
-        if self._told < MOST_NOTICES:
-            self._told += 1
-            self._reporter.report(Notice(text))
-        else:
-            self._untold += 1
+        self._notices.report(Notice(f"{source}: {printable(sentence)}"), now)
 
 
 def connection_error(end: Terminated) -> str | None:

@@ -68,6 +68,7 @@ EventT = TypeVar("EventT")
 # ours
 GOODBYE = 1.5  # seconds for the goodbyes at the end
 SWEEP = 1.0  # seconds between two looks at idle and long sessions
+CALLS_IN_VAIN = 8  # one after the other, of one connection; whoever wants more has to connect again, which is counted
 _DESCRIPTORS_BESIDE = 128  # of everything else in this process
 
 
@@ -264,10 +265,12 @@ class OrdinaryServer:
         match event:
             case CallUp(call_id=call_id):
                 self._table.calls[call_id].sources = set()  # it may send from what it is given, and has nothing yet
-                self._stories.began(self._table.calls[call_id])
+                self._stories.began(self._table.calls[call_id], now())
+                self._turn_away(connection, self._book.barred(connection.source, now()))
             case Authenticated(call_id=call_id, user=user, method=method):
                 call = self._table.calls[call_id]
                 call.user, call.method = user, method
+                connection.calls_in_vain = 0
             case EncryptionUp(call_id=call_id, send=send, receive=receive):
                 self._table.calls[call_id].encryption = encryption_word(send, receive)
             case EncryptionDown(call_id=call_id):
@@ -286,6 +289,12 @@ class OrdinaryServer:
                 self._connection_ended(connection, event)
             case _:
                 pass
+
+    def _turn_away(self, connection: Connection, refusal: Refusal | None) -> None:
+        """End a connection that is there already, where something speaks against it."""
+        if refusal is not None:
+            self._stories.refused(connection.source, refusal.sentence, now())
+            connection.close(Terminated(TerminationCause.DENIED, refusal.sentence))
 
     def _guarded(self, change: Callable[[Call, EventT], None], call: Call, event: EventT) -> None:
         """A change to this host that it may refuse: that ends the one call it was for."""
@@ -348,17 +357,24 @@ class OrdinaryServer:
         was_up = call.up_since is not None
         strays = self._pump.take_strays(call.call_id)
         detail = cause.detail + (strays if cause.cause is TerminationCause.NO_GRE else "")
-        self._reporter.report(
-            SessionDown(
-                peer=call.user or str(call.connection.source),
-                source=call.connection.source,
-                cause=str(cause.cause),
-                detail=detail,
-                was_up=was_up,
-                windows_error=windows_error(cause, was_up=was_up),
-                duration=now() - call.up_since if call.up_since is not None else None,
-            )
+        ended = SessionDown(
+            peer=call.user or str(call.connection.source),
+            source=call.connection.source,
+            cause=str(cause.cause),
+            detail=detail,
+            was_up=was_up,
+            windows_error=windows_error(cause, was_up=was_up),
+            duration=now() - call.up_since if call.up_since is not None else None,
         )
+        self._stories.ended(ended, now(), stranger=not call.user)
+        if not call.user:
+            self._in_vain(call.connection)
+
+    def _in_vain(self, connection: Connection) -> None:
+        """A call has ended and nobody was authenticated: that does not go on for ever on one connection."""
+        connection.calls_in_vain += 1
+        if connection.calls_in_vain == CALLS_IN_VAIN:
+            self._turn_away(connection, Refusal(f"{CALLS_IN_VAIN} calls on one connection, and nobody authenticated"))
 
     def _give_back(self, call: Call) -> None:
         """Return what a call holds; harmless for one that holds nothing."""
