@@ -92,16 +92,27 @@ class CallTable:
         return call_id in self._keys
 
     def route(self, call: Call, destination: bytes) -> None:
-        """Packets to this inner address (4 or 16 octets) go into this call from now on."""
+        """Packets to this inner address (4 or 16 octets) go into this call from now on, to none other of its family.
+
+        Where the peer's addresses are looked at, it may send from this one.
+        """
+        self.unroute(call, len(destination))
         self.by_address[destination] = call
         call.destinations.append(destination)
+        if call.sources is not None:
+            call.sources.add(destination)
 
     def unroute(self, call: Call, size: int | None = None) -> None:
-        """No packet goes into this call any more; with ``size``, none to addresses of so many octets."""
+        """No packet goes into this call any more; with ``size``, none to addresses of so many octets.
+
+        Where the peer's addresses are looked at, none comes out of it either: by now they may be another's.
+        """
         for destination in call.destinations:
             if size in (None, len(destination)) and self.by_address.get(destination) is call:
                 del self.by_address[destination]
         call.destinations = [d for d in call.destinations if size is not None and len(d) != size]
+        if call.sources is not None:
+            call.sources = {source for source in call.sources if size is not None and len(source) != size}
 
     def forget(self, call_id: int) -> None:
         """The call is over."""

@@ -310,7 +310,6 @@ class OrdinaryServer:
             return
         call.remote, call.local = event.remote, event.local
         call.mtu = min(event.mtu, self._interface.mtu)
-        call.sources = (call.sources or set()) | {event.remote.packed}
         self._table.route(call, event.remote.packed)
         if not session.routes and not any(event.remote in network for network in self._interface.networks):
             session.routes = (IPv4Network(event.remote),)
@@ -343,7 +342,6 @@ class OrdinaryServer:
             return
         call.ipv6, call.local_v6 = True, link_local(event.local)
         call.mtu = call.mtu or min(event.mtu, self._interface.mtu)
-        call.sources = (call.sources or set()) | {theirs}
         self._table.route(call, theirs)
         if session.identifier is None:
             session.identifier = event.local

@@ -44,7 +44,9 @@ def _control_protocols(terms: CallTerms, dials: bool) -> tuple[ControlProtocolPo
     if terms.mppe is not None:
         protocols = (terms.mppe, *protocols)
     if terms.ipv6:
-        protocols += (Ipv6cpPolicy(interface_identifier=terms.interface_identifier),)
+        # whoever serves keeps the one it has: what a client wants it to be called may be another client's
+        fixed = not dials and terms.interface_identifier is not None
+        protocols += (Ipv6cpPolicy(interface_identifier=terms.interface_identifier, fixed=fixed),)
     return protocols
 
 

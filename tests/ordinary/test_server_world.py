@@ -12,8 +12,11 @@ import pytest
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.inet import IP, UDP
 
+from grepunch.ordinary.terms import link_local
 from grepunch.progress import SessionDown, SessionUp
-from pptp.errors import TerminationCause
+from pptp.errors import Drop, TerminationCause
+from pptp.ordinary import Ipv6Up, NetworkDown
+from pptp.wire.ppp import Protocol as PppProtocol
 from tests.ordinary.server_world import Client, World
 
 RANDOM_CUTS = 300
@@ -100,6 +103,31 @@ def test_nobody_gets_the_ipv6_address_of_another(tmp_path: Path) -> None:
         assert not other.ipv6
         for client in (thief, first):
             client.stream.abort()
+        assert world.leftovers() == {}
+
+    run(work, tmp_path)
+
+
+def test_an_address_that_was_given_up_is_no_longer_sent_from(tmp_path: Path) -> None:
+    """A client may negotiate IPv6 as often as it likes: what it was called before may be another's by now."""
+
+    async def work(world: World) -> None:
+        client = world.dial("alice", identifier=bytes(7) + b"\x09")
+        await client.until(lambda: client.up_v6 is not None and client.up is not None)
+        (call,) = world.table.calls.values()
+        for number in range(10, 30):
+            connection, local = call.connection, bytes(7) + b"\x01"
+            world.server.happened(connection, NetworkDown(call.call_id, PppProtocol.IPV6))
+            assert [address for address in call.sources or () if len(address) == 16] == []
+            world.server.happened(connection, Ipv6Up(call.call_id, local, bytes(7) + bytes((number,)), 1300))
+            world.server.happened(connection, Ipv6Up(call.call_id, local, bytes(7) + bytes((number,)), 1304))
+        assert call.sources is not None
+        assert len(call.sources) == len(call.destinations) == 2, "one of either family"
+        old = b"\x60" + bytes(5) + b"\x3b\x40" + link_local(bytes(7) + b"\x09") + bytes(16)
+        world.pump.deliver(call, PppProtocol.IPV6, old, 1.0)
+        assert world.tun.written == []
+        assert call.drops[Drop.NOT_ALLOWED] == 1
+        client.stream.abort()
         assert world.leftovers() == {}
 
     run(work, tmp_path)
