@@ -1,7 +1,6 @@
 """The GRE echo server's runner: a raw socket, a small PPTP port, and the WebSocket connections of those who probe.
 
-Created by the rendezvous server where it was asked for. It needs CAP_NET_RAW. A PPTP call here is scenery for the NATs
-on the way: it carries nothing, and only a client with a cookie may place one.
+Created by the rendezvous server where it was asked for. It needs CAP_NET_RAW.
 """
 
 from __future__ import annotations
@@ -9,34 +8,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Sequence
-from contextlib import suppress
 from ipaddress import IPv4Address
 
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from grepunch.io import clock
+from grepunch.io.echo_calls import CallPort
 from grepunch.io.echogre import EchoGre
 from grepunch.io.meeting_link import send_or_drop
 from grepunch.nat.echo import Answer, Dismissed, EchoDesk, Told
-from pptp.errors import WireError
-from pptp.wire.control import (
-    EchoReply,
-    EchoRequest,
-    MessageSplitter,
-    OutgoingCallReply,
-    OutgoingCallRequest,
-    StartControlConnectionReply,
-    StartControlConnectionRequest,
-    build_message,
-    parse_message,
-)
-
-PPTP_PORT = 1723  # RFC 2637 section 3.1
-# ours
-MOST_CALLS = 64  # connections to the PPTP port
-CALL_LIFE = 300.0  # seconds
-_READ = 4096
 
 
 class EchoService:
@@ -47,22 +28,18 @@ class EchoService:
         self.desk = EchoDesk(entropy=clock.entropy, now=clock.now())
         self._connections: dict[int, ServerConnection] = {}
         self._ids = itertools.count(1)
-        self._calls = 0
-        self._call_ids = itertools.cycle(range(1, 0x10000))
+        self._calls = CallPort(self.desk.knows, self._placed)
         self._timer: asyncio.TimerHandle | None = None
-        self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self, hosts: Sequence[str]) -> None:
-        """Listen for calls on these addresses; raises :class:`OSError`."""
-        for host in dict.fromkeys(hosts):
-            self._servers.append(await asyncio.start_server(self._call, host, PPTP_PORT))
+        """Listen for calls on these addresses; raises :class:`~grepunch.io.errors.HostError`."""
+        await self._calls.open(hosts)
         asyncio.get_running_loop().add_reader(self._gre.fileno(), self._gre_readable)
 
     def close(self) -> None:
         """Stop listening and answering."""
-        for server in self._servers:
-            server.close()
+        self._calls.close()
         for task in self._tasks:
             task.cancel()
         if self._timer is not None:
@@ -87,47 +64,10 @@ class EchoService:
             del self._connections[number]
             self.desk.disconnect(number)
 
-    # -- PPTP -----------------------------------------------------------------------------------------------
-
-    async def _call(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        self._calls += 1
-        try:
-            if self._calls <= MOST_CALLS:
-                with suppress(TimeoutError, OSError, WireError):
-                    async with asyncio.timeout(CALL_LIFE):
-                        await self._converse(reader, writer)
-        finally:
-            self._calls -= 1
-            writer.close()
-
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        splitter, source = MessageSplitter(), IPv4Address(writer.get_extra_info("peername")[0])
-        while data := await reader.read(_READ):
-            splitter.feed(data)
-            while (message := splitter.next_message()) is not None:
-                reply = self._reply(parse_message(message), source)
-                if reply is None:
-                    return
-                writer.write(reply)
-
-    def _reply(self, message: object, source: IPv4Address) -> bytes | None:
-        """What a PAC says to that; None where it hangs up."""
-        match message:
-            case StartControlConnectionRequest():
-                return build_message(StartControlConnectionReply(host_name=b"echo", vendor_name=b"grepunch"))
-            case EchoRequest(identifier=identifier):
-                return build_message(EchoReply(identifier))
-            case OutgoingCallRequest(call_id=call_id, phone_number=number) if len(number) == 8:
-                with suppress(ValueError):
-                    given = next(self._call_ids)
-                    if self.desk.call_placed(int(number, 16), source, call_id, given):
-                        self._flush()
-                        return build_message(OutgoingCallReply(given, call_id))
-        return None
+    def _placed(self, identifier: int, source: IPv4Address, call_id: int, given: int) -> bool:
+        placed = self.desk.call_placed(identifier, source, call_id, given)
+        self._flush()
+        return placed
 
     # -- the one exit -----------------------------------------------------------------------------------------
 

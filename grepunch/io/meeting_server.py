@@ -27,8 +27,8 @@ from websockets.typing import Subprotocol
 
 from grepunch.io import clock
 from grepunch.io.doorway import Doorway
-from grepunch.io.echo_server import PPTP_PORT, EchoService
-from grepunch.io.errors import NoPrivilege
+from grepunch.io.echo_server import EchoService
+from grepunch.io.errors import AddressClash, HostError, NoPrivilege
 from grepunch.io.framequeue import FrameQueue
 from grepunch.io.meeting_link import CLOSE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT, QUIET, send_or_drop
 from grepunch.nat.messages import SUBPROTOCOL as PROBE_SUBPROTOCOL
@@ -235,10 +235,12 @@ class _Service:
 async def _open_echo(echo: EchoService, options: RendezvousServerOptions) -> None:
     try:
         await echo.open([host for host, _ in options.listen])
-    except OSError as error:
-        failure = ServerFailure.ADDRESS_IN_USE if error.errno == errno.EADDRINUSE else ServerFailure.ADDRESS_NOT_HERE
-        sentence = f"--gre-echo: cannot listen on TCP port {PPTP_PORT}: {error.strerror}"
-        raise RendezvousServerError(failure, sentence) from None
+    except HostError as error:
+        failure = {
+            AddressClash: ServerFailure.ADDRESS_IN_USE,
+            NoPrivilege: ServerFailure.NO_PRIVILEGE,
+        }.get(type(error), ServerFailure.ADDRESS_NOT_HERE)
+        raise RendezvousServerError(failure, f"--gre-echo: {error.sentence}") from None
 
 
 async def _listen(service: _Service, host: str, port: int, tls: ssl.SSLContext | None) -> list[Server]:

@@ -206,6 +206,10 @@ class EchoDesk:
 
     # -- calls --------------------------------------------------------------------------------------------------
 
+    def knows(self, source: IPv4Address) -> bool:
+        """Whether a client is there whose calls come from this address."""
+        return any(client.address == source for client in self._clients.values())
+
     def call_placed(self, identifier: int, source: IPv4Address, call_id: int, server_call_id: int) -> bool:
         """A call with this Call ID was placed at our PPTP port by the client of this identifier; False: a stranger."""
         client = self._identifiers.get(identifier)
