@@ -184,7 +184,7 @@ class Endpoint:
             preshared_key=keys.preshared_keys.get(peer.name),
             session_id=entropy(SESSION_ID_SIZE),
             capabilities=CAPABILITY_CHECKSUM_ELISION,
-            suites=_SUITES,
+            suites=self._options.suites or _SUITES,
             entropy=entropy,
             allocate_index=lambda: self._allocate_index(peer.name),
             release_index=self._release_index,

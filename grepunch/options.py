@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from grepunch.ports import RelayPolicy
+
+if TYPE_CHECKING:  # what begins with options need not load a cipher
+    from pptp.crypto.aead import Suite
 
 DEFAULT_WAIT = 90.0  # seconds; two windows of 30 s and the 35 s of silence between them
 DEFAULT_TRANSFER = 50_000_000  # bytes each way; a second or two at the speed of a tunnel in user space
@@ -41,7 +45,7 @@ class EndpointOptions:
 
     ``wait`` bounds how long `dial` tries before its verdict; ``retry`` is how often it begins anew after a verdict
     that can pass (None: for ever, and then after a failed authentication too); ``command`` runs once the tunnel is
-    up, which ends with it.
+    up, which ends with it; ``suites`` are offered to peers and taken from them, the first one sooner (None: all).
     """
 
     role: Role
@@ -50,6 +54,7 @@ class EndpointOptions:
     retry: int | None = 0
     command: tuple[str, ...] = ()
     capture: Capture | None = None
+    suites: tuple[Suite, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

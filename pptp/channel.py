@@ -30,12 +30,13 @@ from enum import Enum
 from pptp.errors import Drop, UsageError, WireError
 from pptp.serial import difference, increment
 from pptp.timers import Timers
-from pptp.wire.gre import build_v0, build_v1, parse
+from pptp.wire.gre import build_v0, build_v1, locate
 
 Frame = bytes | memoryview
 
 # RFC 2637 section 4.1: what precedes the first number, "set to zero at session startup"
 _BEFORE_FIRST = 0xFFFFFFFF
+_NUMBERS = 0xFFFFFFFF
 # RFC 2637 section 4.4.1
 _ALPHA = 0.125  # share of a sample in the round trip
 _BETA = 0.25  # share of a sample in its deviation
@@ -121,7 +122,7 @@ class SendWindow:
     @property
     def in_flight(self) -> int:
         """Packets sent and neither acknowledged nor given up."""
-        return difference(self._sent, self._acknowledged)
+        return self._sent - self._acknowledged & _NUMBERS
 
     @property
     def time_out(self) -> float:
@@ -144,7 +145,7 @@ class SendWindow:
 
     def sent(self, sequence: int, now: float) -> None:
         """A packet with the next sequence number went out."""
-        self._overflows += self.in_flight >= self._window
+        self._overflows += (self._sent - self._acknowledged & _NUMBERS) >= self._window
         self._sent = sequence
         self._times.append((sequence, now))
 
@@ -205,6 +206,16 @@ class _Order:
         for _, came in self._buffer.values():  # in the order in which they came
             return came + self._timeout
         return None
+
+    def is_next(self, sequence: int, now: float) -> bool:
+        """Take a frame that is in order and has none waiting behind it; else False, and :meth:`place` is for it."""
+        if sequence != self._expected or self._buffer:
+            return False
+        self._expected = sequence + 1 & _NUMBERS
+        self.highest = sequence
+        self._heard_at = now
+        self._branch = None
+        return True
 
     def place(self, sequence: int, frame: Frame, now: float) -> list[Frame] | Drop:
         """The frames that are in order now, or why this one is dropped."""
@@ -281,6 +292,7 @@ class Channel:
         self._next_sequence = 0
         self._order: _Order | None = None  # None before the first packet of the peer
         self._owed = 0  # data packets received and not yet acknowledged
+        self._owed_at_most = max(1, config.receive_window // 2)
         self._window = SendWindow(config.send_window, config.peer_processing_delay)
         self._released: list[Frame] = []
         self._out: list[bytes] = []
@@ -336,18 +348,21 @@ class Channel:
 
         Raises :class:`UsageError` for a frame of more than 65535 octets.
         """
-        if self._config.version == 0:
+        config, sequence = self._config, self._next_sequence
+        if config.version == 0:
             return build_v0(frame)
-        acknowledgement = self._order.highest if self._owed and self._order is not None else None
-        packet = build_v1(self._config.peer_call_id, frame, self._next_sequence, acknowledgement)
+        acknowledgement = None
+        if self._owed:
+            acknowledgement = self._order.highest if self._order is not None else None
+        packet = build_v1(config.peer_call_id, frame, sequence, acknowledgement)
         if self._owed:
             self._owed = 0
             self._timers.stop(_Timer.ACKNOWLEDGE)
-        if self._config.send_window:
-            self._window.sent(self._next_sequence, now)
-            if self._timers.at(_Timer.WINDOW) is None:
+        if config.send_window:
+            if not self._window.in_flight:
                 self._timers.arm(_Timer.WINDOW, now + self._window.time_out)
-        self._next_sequence = increment(self._next_sequence)
+            self._window.sent(sequence, now)
+        self._next_sequence = sequence + 1 & _NUMBERS
         return packet
 
     # -- in -------------------------------------------------------------------------------------------------
@@ -357,22 +372,29 @@ class Channel:
 
         A frame may be a slice of ``packet``: take it before the buffer is used again.
         """
-        frames = self.events()
+        frames = self.events() if self._released else []
         try:
-            parsed = parse(packet)
+            version, call_id, sequence, acknowledgement, start, end = locate(packet)
         except WireError:
             self._drops[Drop.MALFORMED] += 1
             return frames
-        if parsed.version != self._config.version or parsed.call_id not in self._call_ids:
+        config = self._config
+        if version != config.version or call_id not in self._call_ids:
             self._drops[Drop.UNKNOWN_SESSION] += 1
             return frames
         self.received_packets += 1
-        if parsed.version == 0 or not self._config.sequenced:
-            return [*frames, parsed.payload] if parsed.payload else frames
-        if parsed.acknowledgement is not None and self._config.send_window:
-            self._take_acknowledgement(parsed.acknowledgement, now)
-        if parsed.sequence is not None:
-            frames += self._in_order(parsed.sequence, parsed.payload, now)
+        payload = packet[start:end]
+        if version == 0 or not config.sequenced:
+            return [*frames, payload] if payload else frames
+        if acknowledgement is not None and config.send_window:
+            self._take_acknowledgement(acknowledgement, now)
+        if sequence is not None:
+            if self._order is not None and self._order.is_next(sequence, now):
+                self._owe(now)
+                if payload:
+                    frames.append(payload)
+            else:
+                frames += self._in_order(sequence, payload, now)
         return frames
 
     def _in_order(self, sequence: int, payload: Frame, now: float) -> list[Frame]:
@@ -398,9 +420,9 @@ class Channel:
         if not self._config.acknowledge:
             return
         self._owed += 1
-        if self._owed >= max(1, self._config.receive_window // 2):
+        if self._owed >= self._owed_at_most:
             self._acknowledge_alone()
-        elif self._timers.at(_Timer.ACKNOWLEDGE) is None:
+        elif self._owed == 1:
             self._timers.arm(_Timer.ACKNOWLEDGE, now + ACKNOWLEDGE_DELAY)
 
     def _acknowledge_alone(self) -> None:

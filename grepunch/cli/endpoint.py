@@ -232,7 +232,7 @@ def _run(profile: Profile, endpoint: EndpointOptions, options: _Common) -> Verdi
         if verdict.ok and not options.as_json:
             emit(f"{profile.name}: profile, files and privileges are in order")
     else:
-        verdict = _run_endpoint(profile, endpoint, reporter)
+        verdict = run_signalled(profile, endpoint, reporter)
     reporter.finish(verdict)
     return verdict
 
@@ -247,7 +247,8 @@ def _check(profile: Profile) -> Verdict:
     return obstacle() or Verdict(VerdictKind.UP)
 
 
-def _run_endpoint(profile: Profile, endpoint: EndpointOptions, reporter: Reporter) -> Verdict:
+def run_signalled(profile: Profile, endpoint: EndpointOptions, reporter: Reporter) -> Verdict:
+    """Run an endpoint in this process until it ends, or is told to by a signal."""
     from grepunch.endpoint import run_endpoint
     from grepunch.io.hardening import keep_memory_private
 

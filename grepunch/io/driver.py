@@ -32,7 +32,7 @@ class Driver(Generic[TransmitT, EventT]):
     is re-armed all the same.
     """
 
-    __slots__ = ("_clock", "_closed", "_handle", "_loop", "_machine", "_send", "_settling", "_timer")
+    __slots__ = ("_clock", "_closed", "_due", "_handle", "_loop", "_machine", "_send", "_settling", "_timer")
 
     def __init__(
         self,
@@ -48,6 +48,7 @@ class Driver(Generic[TransmitT, EventT]):
         self._clock = now
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0  # when the timer rings, by the machine's clock
         self._settling = False
         self._closed = False
 
@@ -99,13 +100,18 @@ class Driver(Generic[TransmitT, EventT]):
         return not self._closed and (len(transmits) > 0 or len(events) > 0)
 
     def _arm(self) -> None:
-        self._disarm()
-        if self._closed:
+        """See to it that the timer rings at the deadline or before. An early one that is set stays: to set another
+        for every packet that moves the deadline on costs more than to wake for nothing now and then."""
+        deadline = None if self._closed else self._machine.deadline()
+        if deadline is not None and self._timer is not None and self._due <= deadline:
             return
-        deadline = self._machine.deadline()
-        if deadline is not None:
-            delay = min(max(0.0, deadline - self._clock()), LONGEST_SLEEP)
-            self._timer = self._loop.call_later(delay, self._wake)
+        self._disarm()
+        if deadline is None:
+            return
+        now = self._clock()
+        delay = min(max(0.0, deadline - now), LONGEST_SLEEP)
+        self._due = now + delay
+        self._timer = self._loop.call_later(delay, self._wake)
 
     def _disarm(self) -> None:
         if self._timer is not None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _IPV4 = int(PppProtocol.IPV4)
 _IPV6 = int(PppProtocol.IPV6)
+_UDP = 17
 
 # RFC 2637 section 2.7 has 16 bits; 0 is what some peers take for "none", and what punched paths use
 _CALL_IDS = range(1, 0x10000)
@@ -142,8 +143,8 @@ class CallPump:
         asks_us: Callable[[Call, bytes], bytes | None],
         now: Callable[[], float],
     ) -> None:
-        """``asks_us`` gets every IPv4 packet of a peer first, and returns the answer to one that was a question to this
-        server itself, b"" for one to be ignored."""
+        """``asks_us`` gets every UDP packet over IPv4 of a peer first, and returns the answer to one that was a
+        question to this server itself, b"" for one to be ignored."""
         self._table = table
         self._tun = tun
         self._clamp = mss_clamp
@@ -169,13 +170,26 @@ class CallPump:
             if call is None:
                 self.drops[Drop.NO_ROUTE] += 1
                 continue
-            self.send(call, protocol, packet, now)
+            self._send(call, protocol, packet, now)
             touched.add(call.connection)
+        self._flush()
         for connection in touched:
             connection.settle()
 
     def send(self, call: Call, protocol: int, packet: bytes, now: float) -> None:
-        """Send one IP packet into a call."""
+        """Send one IP packet into a call, now."""
+        self._send(call, protocol, packet, now)
+        self._flush()
+
+    def _flush(self) -> None:
+        """Let go what has been sent."""
+        for call, size in self._table.gre.flush():
+            if isinstance(call, Call):
+                call.tx_packets -= 1
+                call.tx_bytes -= size
+                call.drops[Drop.QUEUE_FULL] += 1
+
+    def _send(self, call: Call, protocol: int, packet: bytes, now: float) -> None:
         if call.mtu:
             if len(packet) > call.mtu:
                 self._send_too_big(call, protocol, packet, now)
@@ -187,17 +201,16 @@ class CallPump:
             return  # counted there
         if call.tap is not None:
             call.tap(protocol, packet, True)
-        if call.connection.transmit(gre):
-            call.tx_packets += 1
-            call.tx_bytes += len(packet)
-        else:
-            call.drops[Drop.QUEUE_FULL] += 1
+        size = len(packet)
+        call.connection.queue(gre, (call, size))
+        call.tx_packets += 1
+        call.tx_bytes += size
 
     def _send_too_big(self, call: Call, protocol: int, packet: bytes, now: float) -> None:
         """What the device carries and this call does not."""
         parts = fragments(packet, call.mtu)
         for part in parts:
-            self.send(call, protocol, part, now)
+            self._send(call, protocol, part, now)
         if parts:
             return
         call.drops[Drop.TOO_BIG] += 1
@@ -211,7 +224,7 @@ class CallPump:
         """Take what has arrived for the calls."""
         now, by_key = self._now(), self._table.by_key
         touched: set[Connection] = set()
-        for key, gre in self._table.gre.receive(BATCH):
+        for key, gre in self._table.gre.receive():
             connection = by_key.get(key)
             if connection is None:
                 self._stray(key)
@@ -246,7 +259,7 @@ class CallPump:
             return
         if call.tap is not None:
             call.tap(protocol, packet, False)
-        if protocol == _IPV4 and (answer := self._asks_us(call, packet)) is not None:
+        if protocol == _IPV4 and packet[9] == _UDP and (answer := self._asks_us(call, packet)) is not None:
             if answer:
                 self.send(call, _IPV4, answer, now)
             return

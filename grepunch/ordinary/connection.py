@@ -55,7 +55,9 @@ class Connection:
         self.dials = config.dials
         self._table = table
         self._owner = owner
-        self._send_gre = table.gre.sender(stream.ends.local, stream.ends.remote)
+        sender = table.gre.sender(stream.ends.local, stream.ends.remote)
+        self._send_gre = sender.send
+        self.queue = sender.queue  # for data, until the pump flushes
         self.machine = OrdinaryConnection(
             config,
             entropy=clock.entropy,
@@ -114,10 +116,6 @@ class Connection:
         """The pump has fed the machine: let it say and send what follows."""
         if not self._over:
             self._driver.settle()
-
-    def transmit(self, gre: bytes) -> bool:
-        """Send a GRE packet of this connection's calls; False when it was dropped."""
-        return self._send_gre(gre)
 
     def abort(self) -> None:
         """Cut TCP; ``connection_lost`` follows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -14,6 +15,7 @@ from grepunch.dialing import run_command
 from grepunch.interface import host_verdicts
 from grepunch.io.callgre import CallGre
 from grepunch.io.clock import entropy, now
+from grepunch.io.engine.rounds import Rounds
 from grepunch.io.hostnet import has_ipv6
 from grepunch.io.streams import ConnectFailed, Stream, connect
 from grepunch.options import EndpointOptions
@@ -88,6 +90,7 @@ class OrdinaryDialer:
         self._reporter = reporter
         self._recording = recording
         self.ready = False
+        self._rounds: Rounds | None = None
         self._hidden = secret_variables(profile)
         self._config = dialling_terms(profile, password, ipv6=has_ipv6())
         self._interface = CallInterface(profile)
@@ -118,11 +121,13 @@ class OrdinaryDialer:
                 asks_us=lambda call, packet: None,
                 now=now,
             )
-            loop.add_reader(gre.fileno(), self._pump.gre_readable)
-            stack.callback(loop.remove_reader, gre.fileno())
-            loop.add_reader(device.fileno(), self._pump.tun_readable)
-            stack.callback(loop.remove_reader, device.fileno())
+            readers = {gre.fileno(): self._pump.gre_readable, device.fileno(): self._pump.tun_readable}
+            rounds = self._rounds = Rounds(readers)
+            stack.callback(rounds.close)
+            loop.add_reader(rounds.fileno(), rounds.run)
+            stack.callback(self.stop_reading)
             stack.push_async_callback(self._say_goodbye)
+            gc.freeze()  # what the start has made stays: no collection need look at it again
             self.ready = True
             stack.callback(setattr, self, "ready", False)
             self._reporter.report(Notice(warning(self._profile), Level.WARNING))
@@ -362,9 +367,9 @@ class OrdinaryDialer:
 
     def stop_reading(self) -> None:
         """Read no more packets."""
-        if self.ready:
-            for readable in (self._table.gre, self._interface.device):
-                asyncio.get_running_loop().remove_reader(readable.fileno())
+        if self._rounds is not None:
+            asyncio.get_running_loop().remove_reader(self._rounds.fileno())
+            self._rounds = None
 
     def _status(self, at: float) -> OrdinaryStatus:
         return OrdinaryStatus(

@@ -8,6 +8,7 @@ shows for it.
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -19,6 +20,7 @@ from grepunch.config import Profile, users_file
 from grepunch.interface import host_verdicts
 from grepunch.io.callgre import CallGre
 from grepunch.io.clock import entropy, now
+from grepunch.io.engine.rounds import Rounds
 from grepunch.io.errors import HostError
 from grepunch.io.hostnet import forwards_ipv4, has_ipv6
 from grepunch.io.limits import raise_descriptor_limit
@@ -94,6 +96,7 @@ class OrdinaryServer:
         self._reporter = reporter
         self._recording = recording
         self.ready = False
+        self._rounds: Rounds | None = None
         try:
             self._users = UserDirectory(users_file(profile))
         except UsersInvalid as invalid:
@@ -138,10 +141,11 @@ class OrdinaryServer:
                 asks_us=self._answer_inform,
                 now=now,
             )
-            loop.add_reader(gre.fileno(), self._pump.gre_readable)
-            stack.callback(loop.remove_reader, gre.fileno())
-            loop.add_reader(device.fileno(), self._pump.tun_readable)
-            stack.callback(loop.remove_reader, device.fileno())
+            readers = {gre.fileno(): self._pump.gre_readable, device.fileno(): self._pump.tun_readable}
+            rounds = self._rounds = Rounds(readers)
+            stack.callback(rounds.close)
+            loop.add_reader(rounds.fileno(), rounds.run)
+            stack.callback(self.stop_reading)
             stack.push_async_callback(self._say_goodbye)  # which needs the readers: clients answer it
             for listener in self._listen.tcp:
                 with host_verdicts():
@@ -149,6 +153,7 @@ class OrdinaryServer:
                     shared = bool(self._profile.peers)
                     server = await listen(listener.address, listener.port, self._accept, shared=shared)
                 stack.callback(server.close)
+            gc.freeze()  # what the start has made stays: no collection need look at it again
             self.ready = True
             stack.callback(setattr, self, "ready", False)
             self._report_start()
@@ -407,9 +412,9 @@ class OrdinaryServer:
 
     def stop_reading(self) -> None:
         """Read no more packets."""
-        if self.ready:
-            for readable in (self._table.gre, self._interface.device):
-                asyncio.get_running_loop().remove_reader(readable.fileno())
+        if self._rounds is not None:
+            asyncio.get_running_loop().remove_reader(self._rounds.fileno())
+            self._rounds = None
 
     def _status(self, at: float) -> OrdinaryStatus:
         return OrdinaryStatus(

@@ -190,9 +190,10 @@ class OrdinaryCall:
             self._link.heard()
             received.append((protocol, information))
             return
+        octets = bytes(information)
         if self._refused is not None and protocol == Protocol.CCP:
-            self._refused.hear(information, now)
-        self._link.receive(protocol, information, now)
+            self._refused.hear(octets, now)
+        self._link.receive(protocol, octets, now)
         self._pump(now)
 
     # -- the machine contract -------------------------------------------------------------------------------

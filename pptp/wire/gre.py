@@ -31,11 +31,18 @@ _VERSION_MASK = 0x0007
 _MUST_BE_ZERO = 0xCF78  # C, R, s, Recur and Flags
 LARGEST_PAYLOAD = 0xFFFF
 
+_DATA = _KEY | _SEQUENCE | 1
+_ACKNOWLEDGING = _DATA | _ACKNOWLEDGEMENT
+
 _V0 = struct.Struct("!HH")  # flags and version, protocol type
 _V1 = struct.Struct("!HHHH")  # the same, payload length, Call ID
 _V1_ONE = struct.Struct("!HHHHI")  # with a sequence or an acknowledgement number
 _V1_BOTH = struct.Struct("!HHHHII")
 _NUMBER = struct.Struct("!I")
+
+
+Located = tuple[int, int, int | None, int | None, int, int]
+"""Version, Call ID, sequence and acknowledgement number, start and end of the payload: see :class:`GrePacket`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +64,22 @@ def parse(packet: bytes | memoryview) -> GrePacket:
 
     Octets after the announced payload are padding of the link and ignored; fewer than announced are refused.
     """
-    if len(packet) < _V0.size:
-        raise WireError("GRE", WireCause.TRUNCATED, f"{len(packet)} octets")
+    version, call_id, sequence, acknowledgement, start, end = locate(packet)
+    return GrePacket(version, packet[start:end], call_id, sequence, acknowledgement)
+
+
+def locate(packet: bytes | memoryview) -> Located:
+    """The same for every packet of a channel, with where the payload begins and ends in place of the payload."""
+    size = len(packet)
+    if size >= _V1_BOTH.size:
+        bits, protocol, length, call_id, first, second = _V1_BOTH.unpack_from(packet)
+        if protocol == PROTOCOL_PPP:  # nearly all there are
+            if bits == _DATA and length <= size - _V1_ONE.size:
+                return 1, call_id, first, None, _V1_ONE.size, _V1_ONE.size + length
+            if bits == _ACKNOWLEDGING and length <= size - _V1_BOTH.size:
+                return 1, call_id, first, second, _V1_BOTH.size, _V1_BOTH.size + length
+    if size < _V0.size:
+        raise WireError("GRE", WireCause.TRUNCATED, f"{size} octets")
     bits, protocol = _V0.unpack_from(packet)
     version = bits & _VERSION_MASK
     if version > 1:
@@ -66,13 +87,13 @@ def parse(packet: bytes | memoryview) -> GrePacket:
     if protocol != PROTOCOL_PPP:
         raise WireError("GRE", WireCause.BAD_TYPE, f"protocol 0x{protocol:04x}")
     if version == 1:
-        return _parse_v1(packet, bits)
+        return _locate_v1(packet, bits)
     if bits:
         raise WireError("GRE", WireCause.BAD_FLAGS, f"0x{bits:04x}")
-    return GrePacket(0, packet[_V0.size :])
+    return 0, 0, None, None, _V0.size, size
 
 
-def _parse_v1(packet: bytes | memoryview, bits: int) -> GrePacket:
+def _locate_v1(packet: bytes | memoryview, bits: int) -> Located:
     if not bits & _KEY or bits & _MUST_BE_ZERO:
         raise WireError("GRE", WireCause.BAD_FLAGS, f"0x{bits:04x}")
     offset = _V1.size + (4 if bits & _SEQUENCE else 0) + (4 if bits & _ACKNOWLEDGEMENT else 0)
@@ -88,7 +109,7 @@ def _parse_v1(packet: bytes | memoryview, bits: int) -> GrePacket:
         (sequence,) = _NUMBER.unpack_from(packet, _V1.size)
     elif length:
         raise WireError("GRE", WireCause.BAD_FLAGS, "a payload without a sequence number")
-    return GrePacket(1, packet[offset : offset + length], call_id, sequence, acknowledgement)
+    return 1, call_id, sequence, acknowledgement, offset, offset + length
 
 
 def build_v1(
@@ -107,10 +128,9 @@ def build_v1(
         raise UsageError(f"GRE payload of {length} octets, sequence number {sequence}")
     try:
         if sequence is not None and acknowledgement is not None:
-            bits = _KEY | _SEQUENCE | _ACKNOWLEDGEMENT | 1
-            return _V1_BOTH.pack(bits, PROTOCOL_PPP, length, call_id, sequence, acknowledgement) + payload
+            return _V1_BOTH.pack(_ACKNOWLEDGING, PROTOCOL_PPP, length, call_id, sequence, acknowledgement) + payload
         if sequence is not None:
-            return _V1_ONE.pack(_KEY | _SEQUENCE | 1, PROTOCOL_PPP, length, call_id, sequence) + payload
+            return _V1_ONE.pack(_DATA, PROTOCOL_PPP, length, call_id, sequence) + payload
         if acknowledgement is not None:
             return _V1_ONE.pack(_KEY | _ACKNOWLEDGEMENT | 1, PROTOCOL_PPP, 0, call_id, acknowledgement)
         return _V1.pack(_KEY | 1, PROTOCOL_PPP, 0, call_id)

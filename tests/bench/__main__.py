@@ -4,7 +4,7 @@
     make bench ARGS="--quick"                             one round with short loads: a look, not a figure to quote
     make bench ARGS="--only ours,openvpn --loads tcp,udp"
     make bench ARGS="--json FILE --allow-missing"
-    make bench ARGS="--profile"                           where the time of a packet goes
+    make bench ARGS="--profile"                           where the time of a packet goes (--profile ours-mppe: of MPPE)
     make bench ARGS="--sessions 1,10,100"                 one busy session beside so many idle ones
     make bench ARGS="--queue"                             throughput against latency, by length of the tunnel's queue
 
@@ -32,6 +32,8 @@ from tests.bench import modes
 from tests.bench.contender import Contender
 from tests.bench.contenders import NAMES, chosen
 from tests.bench.loads import CONGESTION_CONTROL
+from tests.bench.own import Ours
+from tests.bench.profiling import PROFILED
 from tests.bench.report import Entry, Report
 from tests.bench.round import CORES, LOADS, Plan, say
 from tests.bench.wire import OUTER_MTU
@@ -54,7 +56,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
     parser.add_argument("--allow-missing", action="store_true", help="go on without contenders that are not installed")
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--profile", action="store_true", help="where the time of a packet of ours goes")
+    mode.add_argument(
+        "--profile",
+        nargs="?",
+        const=Ours.name,
+        choices=tuple(PROFILED),
+        help="where the time of a packet of ours goes; default: %(const)s",
+    )
     mode.add_argument("--sessions", metavar="LIST", help="counts of idle sessions beside a busy one of ours")
     mode.add_argument("--queue", action="store_true", help="ours with several lengths of its queue")
     options = parser.parse_args(arguments)

@@ -32,7 +32,9 @@ def run(options: argparse.Namespace, about: Mapping[str, Any]) -> int:
 
 def _profile(options: argparse.Namespace) -> tuple[str, list[dict[str, Any]], list[str]]:
     rows = sandbox.run(
-        "tests.bench.profiling:measure", {"seconds": options.seconds}, timeout=2 * options.seconds + _ALLOWANCE
+        "tests.bench.profiling:measure",
+        {"seconds": options.seconds, "name": options.profile},
+        timeout=2 * options.seconds + _ALLOWANCE,
     )
     lines = [line for row in rows for line in (*profiling.lines_of(profiling.sampled(row)), "")]
     return "profile", rows, lines

@@ -87,6 +87,10 @@ class Ours(Contender):
     command: ClassVar[Sequence[str]] = ("-m", "grepunch")
     ready_stage: ClassVar[str] = "punching"  # what a lone ``serve`` does once it has started
 
+    def __init__(self, *, sampled: bool = False) -> None:
+        """``sampled``: each endpoint's time goes to the file that :func:`samples_of` names."""
+        self.sampled = sampled
+
     def missing(self) -> str:
         """Nothing: this is its own checkout."""
         return ""
@@ -132,6 +136,8 @@ class Ours(Contender):
 
     def arguments(self, site: Site, side: Side) -> Sequence[str]:
         """What stands between the interpreter and the command."""
+        if self.sampled:
+            return ("-m", "tests.bench.endpoint", "--sample", str(samples_of(site, side)))
         return self.command
 
 
@@ -176,6 +182,11 @@ class OursMppe(Ours):
         site.endpoints["left"].wait_for('"stage":"waiting"', _UP_TIMEOUT)
         self.start_endpoint(site, "right")
         site.endpoints["right"].wait_for('"event":"session_up"', _UP_TIMEOUT)
+
+
+def samples_of(site: Site, side: Side) -> Path:
+    """Where a sampled endpoint writes what it has spent its time on."""
+    return site.directory / f"samples-{side}.json"
 
 
 def profile_of(site: Site, side: Side) -> Path:

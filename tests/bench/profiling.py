@@ -19,28 +19,19 @@ from typing import Any
 from grepunch.lab.namespaces import LOGS
 from grepunch.lab.node import LabError
 from tests.bench import loads
-from tests.bench.own import Ours
+from tests.bench.own import Ours, OursMppe, samples_of
 from tests.bench.report import table
 from tests.bench.round import stay_on_cores
-from tests.bench.wire import SIDES, Side, Site
+from tests.bench.wire import SIDES, Site
 
-SMALL_PACKETS = 40_000.0  # a second: well below what is lost at, so that batches are as small as they are in use
+# a second: well below what is lost at, so that batches are as small as they are in use
+SMALL_PACKETS = {Ours.name: 40_000.0, OursMppe.name: 8_000.0}
 TOP = 14
 _WRITE_TIMEOUT = 10.0
 _ROOT = str(Path(__file__).parents[2]) + os.sep
 
 
-class SampledOurs(Ours):
-    """The product with its time sampled; the samples of each side go to a file."""
-
-    def arguments(self, site: Site, side: Side) -> Sequence[str]:
-        """What stands between the interpreter and the command."""
-        return ("-m", "tests.bench.endpoint", "--sample", str(samples_of(site, side)))
-
-
-def samples_of(site: Site, side: Side) -> Path:
-    """Where an endpoint writes its samples."""
-    return site.directory / f"samples-{side}.json"
+PROFILED: Mapping[str, type[Ours]] = {kind.name: kind for kind in (Ours, OursMppe)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +65,12 @@ class Sampled:
         return own.most_common()
 
 
-def measure(seconds: int) -> list[dict[str, Any]]:
-    """The samples of both endpoints under each load. The entry of the sandbox."""
+def measure(seconds: int, name: str) -> list[dict[str, Any]]:
+    """The samples of both endpoints of one of ours under each load. The entry of the sandbox."""
     stay_on_cores()
     site = Site("profile", LOGS / "profile")
     site.build()
-    contender = SampledOurs()
+    contender = PROFILED[name](sampled=True)
     contender.prepare(site)
     contender.start(site)
     site.await_echo(30.0)
@@ -87,7 +78,7 @@ def measure(seconds: int) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     work: Mapping[str, Callable[[], object]] = {
         "TCP, 1 stream, serve to dial": lambda: loads.tcp(site, seconds),
-        "UDP, 64 B, serve to dial": lambda: loads.volley(site, seconds, SMALL_PACKETS),
+        "UDP, 64 B, serve to dial": lambda: loads.volley(site, seconds, SMALL_PACKETS[name]),
     }
     for label, load in work.items():
         before = site.wire_packets()
@@ -97,7 +88,9 @@ def measure(seconds: int) -> list[dict[str, Any]]:
         packets = site.wire_packets() - before
         for side in SIDES:
             site.endpoints[side].process.send_signal(signal.SIGUSR2)
-            found.append({"load": label, "side": side, "packets": packets, **_read(samples_of(site, side))})
+            found.append(
+                {"load": f"{name}: {label}", "side": side, "packets": packets, **_read(samples_of(site, side))}
+            )
     site.close()
     return found
 

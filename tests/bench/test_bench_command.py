@@ -9,16 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from grepunch import endpoint
+from grepunch.config import Profile
 from grepunch.lab.node import LabError
+from grepunch.options import EndpointOptions, Role
+from grepunch.progress import Reporter
+from grepunch.verdict import Verdict, VerdictKind
 from pptp.crypto.aead import Suite
 from tests.bench import __main__ as command
-from tests.bench import profiling, queue_curve, sessions
+from tests.bench import endpoint, profiling, queue_curve, sessions
 from tests.bench.contenders import CONTENDERS, NAMES, chosen
-from tests.bench.endpoint import offer_only
 from tests.bench.foreign import OpenVpn, Packaged
 from tests.bench.round import LOADS, Plan, Round
 from tests.bench.sampling import Sampler
+from tests.config.profiles import WHOLE
 
 
 def test_quick_is_shorter() -> None:
@@ -94,10 +97,21 @@ def test_chosen_contenders_keep_the_order_of_the_table() -> None:
     assert [contender.name for contender in chosen(["openvpn", "ours"])] == ["ours", "openvpn"]
 
 
-def test_the_offer_of_suites_can_be_narrowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "_SUITES", endpoint._SUITES)
-    offer_only(Suite.CHACHA20_POLY1305)
-    assert list(endpoint._SUITES) == [Suite.CHACHA20_POLY1305]
+def test_an_endpoint_can_be_told_to_offer_one_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[EndpointOptions] = []
+
+    def run(profile: Profile, options: EndpointOptions, reporter: Reporter) -> Verdict:
+        told.append(options)
+        return Verdict(VerdictKind.UP)
+
+    profile = tmp_path / "office.toml"
+    profile.write_text(WHOLE)
+    profile.chmod(0o600)
+    monkeypatch.setattr("tests.bench.endpoint.run_signalled", run)
+    with pytest.raises(SystemExit) as ended:
+        endpoint.main(["--suite", "CHACHA20_POLY1305", "serve", str(profile), "--json"])
+    assert ended.value.code == 0
+    assert [(options.role, options.suites) for options in told] == [(Role.SERVE, (Suite.CHACHA20_POLY1305,))]
 
 
 def work(until: Path) -> int:

@@ -114,6 +114,19 @@ def test_one_timer_whatever_happens(rig: Rig) -> None:
     assert rig.armed() == []
 
 
+def test_a_deadline_that_moves_on_leaves_the_timer_alone_and_an_earlier_one_does_not(rig: Rig) -> None:
+    for rig.time, rig.machine.at in ((100.0, 101.0), (100.5, 101.5), (100.9, 101.9)):
+        rig.command("a")
+    assert len(rig.timers) == 1
+    rig.time = 101.0
+    rig.fire()
+    assert rig.machine.timeouts == []
+    assert [round(timer.delay, 6) for timer in rig.armed()] == [0.9]
+    rig.machine.at = 101.25
+    rig.command("b")
+    assert [timer.delay for timer in rig.armed()] == [0.25]
+
+
 def test_a_deadline_that_has_passed_is_acted_upon_at_once_but_not_inside_the_stimulus(rig: Rig) -> None:
     rig.machine.at = 90.0
     rig.command("a")

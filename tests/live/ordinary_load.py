@@ -88,7 +88,8 @@ class Client:
             call_id, packet = self.question
             gre = self.connection.machine.send_network(call_id, int(Protocol.IPV4), packet, now())
             if gre is not None:
-                self.connection.transmit(gre)
+                self.connection.queue(gre, (self, len(packet)))
+                self.load.table.gre.flush()
 
     def deliver(self, call: Call, protocol: int, packet: bytes | memoryview) -> None:
         """What waited for its turn."""

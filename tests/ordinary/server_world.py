@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any, cast
 
-from grepunch.io.callgre import CallGre, Send, call_key
+from grepunch.io.callgre import CallGre, Note, Sender, call_key
 from grepunch.io.clock import entropy, now
 from grepunch.io.streams import Ends, Stream
 from grepunch.ordinary.calls import Call, CallPump, CallTable
@@ -84,18 +84,35 @@ class FakeGre:
 
     def __init__(self, deliver: Callable[[bytes, bytes], None]) -> None:
         self.waiting: list[tuple[bytes, bytes]] = []
+        self.queued: list[tuple[Callable[[bytes], bool], bytes]] = []
         self._deliver = deliver
 
-    def sender(self, local: IPv4Address, remote: IPv4Address) -> Send:
-        def send(gre: bytes) -> bool:
-            self._deliver(local.packed + gre[6:8], gre)
-            return True
+    def sender(self, local: IPv4Address, remote: IPv4Address) -> Sender:
+        return FakeSender(self, local, self._deliver)
 
-        return send
-
-    def receive(self, limit: int) -> list[tuple[bytes, bytes]]:
-        taken, self.waiting = self.waiting[:limit], self.waiting[limit:]
+    def receive(self) -> list[tuple[bytes, bytes]]:
+        taken, self.waiting = self.waiting, []
         return taken
+
+    def flush(self) -> list[Note]:
+        queued, self.queued = self.queued, []
+        for send, gre in queued:
+            send(gre)
+        return []
+
+
+class FakeSender(Sender):
+    """What is queued leaves with the flush."""
+
+    def __init__(self, gre: FakeGre, local: IPv4Address, deliver: Callable[[bytes, bytes], None]) -> None:
+        self._gre, self._local, self._deliver = gre, local, deliver
+
+    def send(self, gre: bytes) -> bool:
+        self._deliver(self._local.packed + gre[6:8], gre)
+        return True
+
+    def queue(self, gre: bytes, note: Note) -> None:
+        self._gre.queued.append((self.send, gre))
 
 
 @dataclass

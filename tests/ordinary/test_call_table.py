@@ -11,7 +11,7 @@ import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_RA, IPv6
 
-from grepunch.io.callgre import CallGre, call_key
+from grepunch.io.callgre import CallGre, Note, call_key
 from grepunch.ordinary.calls import Call, CallPump, CallTable
 from grepunch.ordinary.connection import Connection
 from pptp.errors import Drop
@@ -26,10 +26,15 @@ class FakeGre:
     """Stands in for the raw socket."""
 
     waiting: list[tuple[bytes, bytes]] = field(default_factory=list)
+    refused: list[Note] = field(default_factory=list)
 
-    def receive(self, limit: int) -> list[tuple[bytes, bytes]]:
-        taken, self.waiting = self.waiting[:limit], self.waiting[limit:]
+    def receive(self) -> list[tuple[bytes, bytes]]:
+        taken, self.waiting = self.waiting, []
         return taken
+
+    def flush(self) -> list[Note]:
+        refused, self.refused = self.refused, []
+        return refused
 
 
 @dataclass
@@ -66,11 +71,12 @@ class FakeConnection:
     dials: bool = False
     machine: FakeMachine = field(default_factory=FakeMachine)
     sent: list[bytes] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
     settled: int = 0
 
-    def transmit(self, gre: bytes) -> bool:
+    def queue(self, gre: bytes, note: Note) -> None:
         self.sent.append(gre)
-        return True
+        self.notes.append(note)
 
     def settle(self) -> None:
         self.settled += 1
@@ -126,6 +132,18 @@ def test_packets_go_to_the_call_that_owns_their_destination() -> None:
     assert [gre[1:] for gre in world.sent(BOB)] == [packet("10.0.0.1", INSIDE[BOB])]
     assert world.pump.drops == {Drop.NO_ROUTE: 1, Drop.MALFORMED: 2}
     assert cast(Any, world.calls[BOB].connection).settled == 1
+
+
+def test_a_packet_that_the_socket_refuses_is_a_drop_and_was_not_sent() -> None:
+    world = World(ALICE)
+    world.tun.waiting = [packet("10.0.0.1", INSIDE[ALICE])] * 3
+    call = world.calls[ALICE]
+    size = len(world.tun.waiting[0])
+    world.gre.refused = [(call, size)]
+    world.pump.tun_readable()
+    assert cast(Any, call.connection).notes == [(call, size)] * 3
+    assert (call.tx_packets, call.tx_bytes) == (2, 2 * size)
+    assert call.drops == {Drop.QUEUE_FULL: 1}
 
 
 def test_a_call_id_from_another_source_reaches_nobody_and_is_remembered_for_the_verdict() -> None:
