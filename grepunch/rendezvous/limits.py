@@ -22,7 +22,7 @@ class RelayLimits:
     rate_per_source: tuple[float, float] = (4e6, 1_048_576.0)
     rate_in_all: tuple[float, float] = (12.5e6, 2_097_152.0)
     volume_per_mailbox: int = 20 * 2**30
-    volumes_kept: int = 65_536  # mailboxes whose use is remembered, also after both sides have left
+    volumes_kept: int = 65_536  # mailboxes whose use is remembered, also after both sides have left; the busiest ones
 
     @classmethod
     def of_rate(cls, octets_per_second: float) -> RelayLimits:

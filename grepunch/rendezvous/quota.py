@@ -51,8 +51,8 @@ class RelayQuota:
         since, used = self._used.get(mailbox, (now, 0))
         if used >= self._limits.volume_per_mailbox:
             return Over.VOLUME
-        if mailbox not in self._used and not self._make_room(now):
-            return Over.VOLUME
+        if mailbox not in self._used:
+            self._make_room(now)
         if self._everyone is None:
             self._everyone = TokenBucket(self._limits.rate_in_all, now)
         if not (side.take(now, octets) and source.take(now, octets) and self._everyone.take(now, octets)):
@@ -60,8 +60,21 @@ class RelayQuota:
         self._used[mailbox] = (since, used + octets)
         return None
 
-    def _make_room(self, now: float) -> bool:
-        """Forget yesterday's mailboxes, where there are many; whether there is room for another."""
-        if len(self._used) >= self._limits.volumes_kept:
-            self._used = {m: account for m, account in self._used.items() if now - account[0] < REMEMBERED_FOR}
-        return len(self._used) < self._limits.volumes_kept
+    @property
+    def remembered(self) -> int:
+        """How many mailboxes' use is remembered."""
+        return len(self._used)
+
+    def _make_room(self, now: float) -> None:
+        """Where many are remembered, forget yesterday's, then those that have used the least.
+
+        Anybody can make mailboxes, and a frame is enough for each. So they neither keep others out nor push out the
+        account of one that has used much: those that are forgiven have the least to be forgiven.
+        """
+        kept = self._limits.volumes_kept
+        if len(self._used) < kept:
+            return
+        self._used = {m: account for m, account in self._used.items() if now - account[0] < REMEMBERED_FOR}
+        if len(self._used) >= kept:
+            most = sorted(self._used.items(), key=lambda item: item[1][1], reverse=True)
+            self._used = dict(most[: kept * 3 // 4])

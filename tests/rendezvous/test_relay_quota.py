@@ -171,12 +171,27 @@ def plenty(now: float) -> TokenBucket:
 
 
 def test_the_memory_of_volumes_has_a_cap_and_yesterdays_are_forgotten() -> None:
-    quota = RelayQuota(replace(RelayLimits(), volumes_kept=3))
-    for number in range(3):
-        assert quota.take(b"%16d" % number, plenty(0.0), plenty(0.0), 1, 0.0) is None
-    assert quota.take(b"another", plenty(1.0), plenty(1.0), 1, 1.0) is Over.VOLUME
+    quota = RelayQuota(replace(RelayLimits(), volumes_kept=4, volume_per_mailbox=10))
+    for number in range(4):
+        assert quota.take(b"%16d" % number, plenty(0.0), plenty(0.0), 10, 0.0) is None
     later = REMEMBERED_FOR + 1.0
     assert quota.take(b"another", plenty(later), plenty(later), 1, later) is None
+    assert not any(quota.spent(b"%16d" % number) for number in range(4))
+
+
+def test_mailboxes_made_to_fill_the_memory_keep_nobody_out_and_reset_no_account() -> None:
+    kept = 100
+    quota = RelayQuota(replace(RelayLimits(), volumes_kept=kept, volume_per_mailbox=1000))
+    spent, honest = b"spent", b"honest"
+    assert quota.take(spent, plenty(0.0), plenty(0.0), 1000, 0.0) is None
+    assert quota.take(honest, plenty(0.0), plenty(0.0), 500, 0.0) is None
+    for number in range(10 * kept):
+        assert quota.take(b"%16d" % number, plenty(0.0), plenty(0.0), 1, 1.0) is None
+    assert quota.take(b"newcomer", plenty(2.0), plenty(2.0), 1, 2.0) is None
+    assert quota.take(spent, plenty(2.0), plenty(2.0), 1, 2.0) is Over.VOLUME
+    assert quota.take(honest, plenty(2.0), plenty(2.0), 500, 2.0) is None
+    assert quota.spent(honest)
+    assert quota.remembered <= kept
 
 
 def test_frames_cross_a_real_server_beside_blobs() -> None:
