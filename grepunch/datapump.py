@@ -107,6 +107,9 @@ class DataPump:
         """Whether the network may have said something about packets of ours: always worth a look here."""
         return True
 
+    def settle(self) -> None:
+        """The end of a wake-up; here each batch has told the machines what there was to tell."""
+
     def tun_readable(self) -> None:
         """Seal and send what the kernel has for the tunnel."""
         packets = self._tun.read(BATCH)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
@@ -32,6 +32,7 @@ from grepunch.io.engine.batches import GreBatches
 from grepunch.io.engine.loop import Engine
 from grepunch.io.engine.rounds import Rounds
 from grepunch.io.hostnet import has_ipv6
+from grepunch.io.packetloop import serve
 from grepunch.io.rawgre import RawGre
 from grepunch.io.tun import Tun
 from grepunch.meetings import Meetings, Member, ca_file_of, check_settings
@@ -161,7 +162,7 @@ class Endpoint:
         self._indices: dict[int, PeerTraffic] = {}
         self._destinations = Destinations()
         self._armed: dict[str, tuple[float, asyncio.TimerHandle]] = {}
-        self._rounds: Rounds | None = None
+        self._stop_serving: Callable[[], None] | None = None
         self._secrets = {peer.name: shared_secret(keys.private_key, peer.public_key) for peer in profile.peers}
         self._peers = {peer.name: self._make_peer(peer) for peer in profile.peers}
         self._stories = {name: Story(traffic, self._started) for name, traffic in self._peers.items()}
@@ -286,9 +287,9 @@ class Endpoint:
         """With everything open: read sockets, run tasks, until one of them has a verdict."""
         loop = asyncio.get_running_loop()
         readers = {self._gre: self._gre_readable, self._interface.device: self._pump.tun_readable}
-        rounds = self._rounds = Rounds({source.fileno(): reader for source, reader in readers.items()})
+        rounds = Rounds({source.fileno(): reader for source, reader in readers.items()}, self._pump.settle)
         stack.callback(rounds.close)
-        loop.add_reader(rounds.fileno(), rounds.run)
+        self._stop_serving = serve(rounds)
         stack.callback(self.stop_reading)
         stack.callback(self._disarm)
         stack.enter_context(self._movement)
@@ -390,9 +391,9 @@ class Endpoint:
 
     def stop_reading(self) -> None:
         """Read no more packets."""
-        if self._rounds is not None:
-            asyncio.get_running_loop().remove_reader(self._rounds.fileno())
-            self._rounds = None
+        if self._stop_serving is not None:
+            self._stop_serving()
+            self._stop_serving = None
 
     # -- moving bytes -----------------------------------------------------------------------------------------
 

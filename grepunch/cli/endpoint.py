@@ -251,10 +251,12 @@ def run_signalled(profile: Profile, endpoint: EndpointOptions, reporter: Reporte
     """Run an endpoint in this process until it ends, or is told to by a signal."""
     from grepunch.endpoint import run_endpoint
     from grepunch.io.hardening import keep_memory_private
+    from grepunch.io.packetloop import PacketLoop
 
     keep_memory_private()
     try:
-        return asyncio.run(until_signalled(run_endpoint(profile, endpoint, reporter)))
+        with asyncio.Runner(loop_factory=PacketLoop) as runner:
+            return runner.run(until_signalled(run_endpoint(profile, endpoint, reporter)))
     except Failure as failure:
         return failure.verdict
 

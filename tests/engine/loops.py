@@ -222,6 +222,7 @@ class End:
         """Let the loop read its device until there is no more; the packets on the wire."""
         while self.device.waiting:
             self.pump.tun_readable()
+        self.pump.settle()
         sent, self.socket.sent_packets = self.socket.sent_packets, []
         return sent
 
@@ -230,6 +231,7 @@ class End:
         self.socket.waiting += packets
         while self.socket.waiting:
             self.pump.gre_readable()
+        self.pump.settle()
         written, self.device.written = self.device.written, []
         return written
 

@@ -429,7 +429,25 @@ def test_many_small_packets_go_in_one_call_and_leave_room_for_others() -> None:
     left, _ = make_ends("engine", "engine")
     offer(left, *[PACKET] * 100)
     left.pump.tun_readable()
-    assert (left.socket.batches, len(left.device.waiting)) == ([64], 36)
+    assert (left.socket.batches, len(left.device.waiting)) == ([1], 99)  # the first waits for none of the others
+    left.pump.tun_readable()
+    assert (left.socket.batches, len(left.device.waiting)) == ([1, 64], 35)
+
+
+def test_machines_are_told_of_data_at_the_end_of_a_wake_up() -> None:
+    left, right = make_ends("engine", "engine")
+    offer(left, *[PACKET] * 3)
+    for _ in range(2):
+        left.pump.tun_readable()
+    right.socket.waiting += left.socket.sent_packets
+    right.pump.gre_readable()
+    assert len(right.device.written) == 3
+    assert (left.machine.calls, right.machine.calls) == ([], [])
+    for end in (left, right):
+        end.pump.settle()
+        end.pump.settle()
+    assert (left.machine.calls, right.machine.calls) == (["sent"], ["heard"])
+    assert left.told == right.told == {"moved": 1}
 
 
 def test_one_packet_that_does_not_go_does_not_hold_the_others() -> None:

@@ -105,8 +105,13 @@ class Inbound(Generic[TrafficT]):
         self._called.clear()
         return called
 
-    def run(self) -> list[TrafficT]:
-        """One wake-up; the peers that authentic frames came from."""
+    def take_touched(self) -> list[TrafficT]:
+        """Drain the peers that authentic frames came from; their ``touched`` is the caller's to clear."""
+        touched, self._touched = self._touched, []
+        return touched
+
+    def run(self) -> None:
+        """Take in one batch."""
         count = self._ring.receive()
         if count:
             if self._raw.tap is not None:
@@ -114,8 +119,6 @@ class Inbound(Generic[TrafficT]):
             self._raw.received += count
             self._take(count)
             self._flush()
-        touched, self._touched = self._touched, []
-        return touched
 
     def _take(self, count: int) -> None:
         """Open a batch. What goes on the train is dealt with here, everything else in :meth:`_opened`."""

@@ -38,7 +38,7 @@ class Engine(Generic[TrafficT]):
         """``owner_of`` says whose an inner destination is, ``refusal`` why a peer's packet is not let in; ``find_pair``
         gives peer and keys of a receiver index; ``clear_frame`` takes what is not sealed; ``relay`` has a frame
         relayed. After a batch ``settled`` is called for each peer whose machine may have something to send at once, and
-        ``moved`` for each whose data only moved."""
+        at the end of a wake-up ``moved`` for each whose data only moved."""
         self.drops: Counter[Drop] = Counter()
         self._outbound = Outbound(batches, device, owner_of, relay, self.drops)
         self._inbound = Inbound(
@@ -55,29 +55,33 @@ class Engine(Generic[TrafficT]):
         self._moved = moved
         self._settled = settled
         self._now = now
+        self._woken = False  # the device has been read since the last :meth:`settle`
 
     def tun_readable(self) -> None:
-        """Seal and send what the kernel has for the tunnel."""
-        touched = self._outbound.run()
-        if touched:
-            now = self._now()
-            for traffic in touched:
-                traffic.machine.sent(now, traffic.largest)
-                traffic.largest = 0
-                self._moved(traffic)
+        """Seal and send what the kernel has for the tunnel; the first packet of a wake-up before the second is read."""
+        at_once, self._woken = not self._woken, True
+        self._outbound.run(at_once=at_once)
 
     def gre_readable(self) -> None:
         """Open what has arrived: data to the kernel, everything else to the peer machines."""
-        touched = self._inbound.run()
-        if touched:
-            now = self._now()
-            for traffic in touched:
-                if traffic.heard:
-                    traffic.machine.heard(now)
-                    self._moved(traffic)
-                traffic.touched = traffic.heard = False
-            for traffic in self._inbound.take_called():
-                self._settled(traffic)
+        self._inbound.run()
+        for traffic in self._inbound.take_called():
+            self._settled(traffic)
+
+    def settle(self) -> None:
+        """The end of a wake-up: tell the peer machines what data has moved. To be called after every one."""
+        self._woken = False
+        sent, heard = self._outbound.take_touched(), self._inbound.take_touched()
+        now = self._now()
+        for traffic in sent:
+            traffic.machine.sent(now, traffic.largest)
+            traffic.largest = 0
+            self._moved(traffic)
+        for traffic in heard:
+            if traffic.heard:
+                traffic.machine.heard(now)
+                self._moved(traffic)
+            traffic.touched = traffic.heard = False
 
     def relayed(self, traffic: TrafficT, frame: bytes) -> None:
         """Open a frame that came over the relay, in the mailbox of this peer."""

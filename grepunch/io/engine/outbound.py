@@ -1,7 +1,7 @@
 """From the TUN device to the wire: cut, seal into the send slots, hand over in batches.
 
-A wake-up takes packets until the device has no more or ``SLOTS`` frames are made, and then sends what it has: a
-single packet waits for nothing.
+A batch is packets until the device has no more or ``SLOTS`` frames are made; then it is sent. A single packet waits for
+nothing, not even for the question whether it is the only one.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ TrafficT = TypeVar("TrafficT", bound=Traffic)
 
 _IPV4 = int(Protocol.IPV4)
 _IPV6 = int(Protocol.IPV6)
+_GSO_TYPE = 1  # where virtio's header says whether this is a train
 _PACKET = HEADER.size  # where an IP packet begins in the read buffer
 _BUFFER = _PACKET + 0xFFFF + 1
 _IPV4_SIZE, _IPV6_SIZE = 20, 40
@@ -101,8 +102,13 @@ class Outbound(Generic[TrafficT]):
         self._outs: list[dict[int, memoryview]] = [{} for _ in range(SLOTS)]
         self._touched: list[TrafficT] = []
 
-    def run(self) -> list[TrafficT]:
-        """One wake-up; the peers that something was sent to."""
+    def take_touched(self) -> list[TrafficT]:
+        """Drain the peers that something was sent to; their ``largest`` is the caller's to clear."""
+        touched, self._touched = self._touched, []
+        return touched
+
+    def run(self, *, at_once: bool) -> None:
+        """Send one batch; ``at_once``: only the first packet, if it is a single one."""
         ring, view, owners = self._ring, self._view, self._owners
         memory, lengths, lanes, headers, all_outs = ring.memory, ring.lengths, ring.lanes, self._headers, self._outs
         pack_into = _HEADERS.pack_into
@@ -149,11 +155,11 @@ class Outbound(Generic[TrafficT]):
                 octets += size
                 if size > largest:
                     largest = size
+                if at_once and not self._buffer[_GSO_TYPE]:
+                    break
         finally:
             self._leave(route, frames, octets, largest, counter, sequence)  # a counter is never used twice
         self._flush()
-        touched, self._touched = self._touched, []
-        return touched
 
     def _leave(
         self, route: _Route[TrafficT] | None, frames: int, octets: int, largest: int, counter: int, sequence: int

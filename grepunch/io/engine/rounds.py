@@ -1,8 +1,8 @@
-"""The loop under load: asyncio is woken once, and then both directions are served in turn while there is anything.
+"""The loop under load: it is woken once, and then both directions are served in turn while there is anything.
 
-A round through asyncio costs about as much as ten packets. So it waits for one descriptor, an epoll of its own with
-the socket and the device in it, and a wake-up goes on for several rounds. It ends when nothing is left, or soon
-enough for timers, the rendezvous and everything else that waits.
+A round through asyncio costs about as much as ten packets. So a wake-up goes on for several rounds. It ends when
+nothing is left, or soon enough for timers, the rendezvous and everything else that waits. What has to be noted of the
+packets is noted then, and not between a packet and its answer.
 """
 
 from __future__ import annotations
@@ -15,18 +15,30 @@ MOST_ROUNDS = 16
 
 
 class Rounds:
-    """Register :meth:`fileno` with the event loop for reading, and :meth:`run` as what it calls."""
+    """What takes in packets, by descriptor. :class:`grepunch.io.packetloop.PacketLoop` calls :meth:`serve`; for any
+    other event loop there is :meth:`fileno`, to be watched for reading, and :meth:`run`."""
 
-    def __init__(self, readers: Mapping[int, Callable[[], None]]) -> None:
-        """``readers``: what takes in something, by descriptor; served in this order."""
+    def __init__(self, readers: Mapping[int, Callable[[], None]], settle: Callable[[], None] = lambda: None) -> None:
+        """``readers`` are served in this order; ``settle`` is called at the end of a wake-up."""
         self._readers = dict(readers)
+        self._settle = settle
         self._epoll = select.epoll()
         for descriptor in self._readers:
             self._epoll.register(descriptor, select.EPOLLIN)
 
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What is watched."""
+        return tuple(self._readers)
+
     def fileno(self) -> int:
-        """The descriptor, for the event loop."""
+        """A descriptor that is readable while any of them is."""
         return self._epoll.fileno()
+
+    def serve(self, descriptor: int) -> None:
+        """This one is readable: serve it at once, and then whoever has something, until nobody has."""
+        self._readers[descriptor]()
+        self.run()
 
     def run(self) -> None:
         """Serve whoever has something, until nobody has."""
@@ -34,9 +46,10 @@ class Rounds:
         for _ in range(MOST_ROUNDS):
             ready = poll(0)
             if not ready:
-                return
+                break
             for descriptor, _event in ready:
                 readers[descriptor]()
+        self._settle()
 
     def close(self) -> None:
         """Watch nothing any more; harmless when it is closed."""
