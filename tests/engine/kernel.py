@@ -25,6 +25,11 @@ def words_sum(data: bytes) -> int:
     return total
 
 
+def made(total: int, offset: int) -> int:
+    """The checksum of what adds up to ``total``: 0 means "none" to UDP (RFC 768), and is all ones there."""
+    return ~total & 0xFFFF or (0xFFFF if offset == CHECKSUM_AT[UDP] else 0)
+
+
 @dataclass(frozen=True)
 class Flow:
     """What the packets of one flow have in common."""
@@ -85,7 +90,7 @@ class Flow:
         at = CHECKSUM_AT[self.protocol]
         value = pseudo
         if not partial:
-            value = ~words_sum(struct.pack("!H", pseudo) + transport) & 0xFFFF or 0xFFFF
+            value = made(words_sum(struct.pack("!H", pseudo) + transport), at)
         transport = transport[:at] + struct.pack("!H", value) + transport[at + 2 :]
         return self._network(transport, identification) + transport
 
@@ -203,7 +208,7 @@ def take(written: bytes) -> list[bytes]:
 
 def complete(packet: bytes, start: int, offset: int) -> bytes:
     """Make the transport checksum of a packet whose field holds the pseudo-header's sum."""
-    value = ~words_sum(packet[start:]) & 0xFFFF or 0xFFFF
+    value = made(words_sum(packet[start:]), offset)
     return packet[: start + offset] + value.to_bytes(2, "big") + packet[start + offset + 2 :]
 
 
