@@ -61,3 +61,16 @@ def probe_mix(seed: int) -> dict[str, Any]:
 def test_a_report_on_a_mix_of_rules_is_right(run_in_lab: RunInLab, seed: int) -> None:
     seen = run_in_lab(probe_mix, seed=seed)
     assert seen["wrong"] == {}, seen
+
+
+def for_people() -> dict[str, Any]:
+    with Lab(SidePlan.of("G5")) as lab:
+        url = start_server(lab, "--gre-echo")
+        return {"text": ask(lab, url)}
+
+
+def test_people_get_a_table_a_line_words_and_a_way_forward(run_in_lab: RunInLab) -> None:
+    text = run_in_lab(for_people)["text"]
+    assert "GRE: v0=no v1-0/0=no v1-id=no alg=mandatory" in text
+    assert "GRE passes only as part of a PPTP call that the NAT has seen." in text
+    assert "try: A mirrored PPTP handshake" in text
