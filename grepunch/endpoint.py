@@ -25,6 +25,7 @@ from grepunch.control_socket import remove_leftover
 from grepunch.datapump import DataPump, PeerTraffic, refusal
 from grepunch.destinations import Destinations
 from grepunch.dialing import Dialing
+from grepunch.entrance import Entrance
 from grepunch.interface import TunnelInterface
 from grepunch.io.clock import entropy, now
 from grepunch.io.driver import LONGEST_SLEEP
@@ -118,12 +119,13 @@ def _parts(
 ) -> list[Part]:
     """What the profile asks for. Ordinary PPTP is imported where it is used: others start the faster for it."""
     parts: list[Part] = []
+    entrance = Entrance.of(profile)
     if secrets.keys is not None:
-        parts.append(Endpoint(profile, secrets.keys, options, reporter, recording))
+        parts.append(Endpoint(profile, secrets.keys, options, reporter, recording, entrance))
     if profile.listen is not None:
         from grepunch.ordinary.server import OrdinaryServer
 
-        parts.append(OrdinaryServer(profile, reporter, recording))
+        parts.append(OrdinaryServer(profile, reporter, recording, entrance))
     if profile.server is not None:
         from grepunch.ordinary.dialer import OrdinaryDialer
 
@@ -148,7 +150,13 @@ class Endpoint:
     """See the module."""
 
     def __init__(
-        self, profile: Profile, keys: Keys, options: EndpointOptions, reporter: Reporter, recording: Recording
+        self,
+        profile: Profile,
+        keys: Keys,
+        options: EndpointOptions,
+        reporter: Reporter,
+        recording: Recording,
+        entrance: Entrance,
     ) -> None:
         self._profile = profile
         self._keys = keys
@@ -167,6 +175,7 @@ class Endpoint:
         self._peers = {peer.name: self._make_peer(peer) for peer in profile.peers}
         self._stories = {name: Story(traffic, self._started) for name, traffic in self._peers.items()}
         self._mirrors = Mirrors(
+            entrance,
             now,
             settled=lambda name: self._flush(self._peers[name]),
             on_notice=lambda text, peer: self._reporter.report(Notice(text, Level.WARNING, peer)),

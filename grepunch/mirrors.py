@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from ipaddress import IPv4Address
 
+from grepunch.entrance import Entrance
 from grepunch.io import simultaneous
 from grepunch.io.errors import HostError
-from grepunch.io.simultaneous import Connection, Listener
+from grepunch.io.simultaneous import Connection
 from grepunch.peer import (
     MirrorClosed,
     MirrorConnected,
@@ -35,24 +36,28 @@ class _Rank(IntEnum):
 
 @dataclass(slots=True)
 class _Attempt:
-    """What there is for one peer: the connection in use, those that may still come to be, and the listener."""
+    """What there is for one peer: the connection in use, and those that may still come to be."""
 
     machine: PeerMachine
     used: tuple[_Rank, Connection] | None = None
     pending: dict[_Rank, Connection] = field(default_factory=dict)
-    listener: Listener | None = None
 
 
 class Mirrors:
     """Does what peer machines want done with their connections, and tells them what comes of it.
 
-    ``now`` is the endpoint's clock, ``settled`` its one exit for a peer by name, ``on_notice`` hears why a
-    connection could not even be tried.
+    Peers that call come in by ``entrance``. ``now`` is the endpoint's clock, ``settled`` its one exit for a peer by
+    name, ``on_notice`` hears why a connection could not even be tried.
     """
 
     def __init__(
-        self, now: Callable[[], float], settled: Callable[[str], None], on_notice: Callable[[str, str], None]
+        self,
+        entrance: Entrance,
+        now: Callable[[], float],
+        settled: Callable[[str], None],
+        on_notice: Callable[[str, str], None],
     ) -> None:
+        self._entrance = entrance
         self._now = now
         self._settled = settled
         self._on_notice = on_notice
@@ -73,7 +78,7 @@ class Mirrors:
                 if not attempt.used[1].send(message):
                     self._lost(name, machine)
             case MirrorKeep() if attempt is not None:
-                _stop_trying(attempt)
+                self._stop_trying(name, attempt)
             case MirrorHangUp():
                 self._drop(name)
 
@@ -85,8 +90,7 @@ class Mirrors:
     def _dial(self, name: str, machine: PeerMachine, address: IPv4Address) -> None:
         loop = asyncio.get_running_loop()
         attempt = self._attempts[name] = _Attempt(machine)
-        attempt.listener = Listener(address, CONTROL_PORT)
-        loop.add_reader(attempt.listener.fileno(), self._called, name)
+        self._entrance.expect(name, address, lambda connection: self._called(name, connection))
         own_call = _Rank.DIALLER_CALLS if machine.config.dialing else _Rank.SERVER_CALLS
         for rank in (_Rank.SIMULTANEOUS, own_call):
             connection = simultaneous.connect(address, CONTROL_PORT, from_same=rank is _Rank.SIMULTANEOUS)
@@ -96,8 +100,15 @@ class Mirrors:
     def _drop(self, name: str) -> None:
         attempt = self._attempts.pop(name, None)
         if attempt is not None:
-            _stop_trying(attempt)
+            self._stop_trying(name, attempt)
             _stop_using(attempt)
+
+    def _stop_trying(self, name: str, attempt: _Attempt) -> None:
+        self._entrance.forget(name)
+        for connection in attempt.pending.values():
+            asyncio.get_running_loop().remove_writer(connection.fileno())
+            connection.close()
+        attempt.pending.clear()
 
     def _lost(self, name: str, machine: PeerMachine) -> None:
         self._drop(name)
@@ -115,12 +126,10 @@ class Mirrors:
             self._lost(name, attempt.machine)
             self._settled(name)
 
-    def _called(self, name: str) -> None:
+    def _called(self, name: str, connection: Connection) -> None:
         attempt = self._attempts[name]
-        connection = attempt.listener.accept() if attempt.listener is not None else None
-        if connection is not None:
-            rank = _Rank.SERVER_CALLS if attempt.machine.config.dialing else _Rank.DIALLER_CALLS
-            self._use(name, attempt, rank, connection)
+        rank = _Rank.SERVER_CALLS if attempt.machine.config.dialing else _Rank.DIALLER_CALLS
+        self._use(name, attempt, rank, connection)
 
     def _use(self, name: str, attempt: _Attempt, rank: _Rank, connection: Connection) -> None:
         if attempt.used is not None and attempt.used[0] >= rank:
@@ -143,18 +152,6 @@ class Mirrors:
         elif data is not None:
             self._lost(name, attempt.machine)
             self._settled(name)
-
-
-def _stop_trying(attempt: _Attempt) -> None:
-    loop = asyncio.get_running_loop()
-    if attempt.listener is not None:
-        loop.remove_reader(attempt.listener.fileno())
-        attempt.listener.close()
-        attempt.listener = None
-    for connection in attempt.pending.values():
-        loop.remove_writer(connection.fileno())
-        connection.close()
-    attempt.pending.clear()
 
 
 def _stop_using(attempt: _Attempt) -> None:

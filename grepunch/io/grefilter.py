@@ -12,7 +12,9 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
+from collections.abc import Collection
 from ipaddress import IPv4Address
+from itertools import chain
 from typing import NamedTuple
 
 from pptp.wire.sealed import ENCRYPTED_PROTOCOL
@@ -138,17 +140,11 @@ ADMIT_CALLS = _assemble(
 )
 
 
-def from_source(address: IPv4Address) -> tuple[Instruction, ...]:
-    """Admits what comes from ``address``, to a socket of any IPv4 protocol."""
-    return _assemble(
-        [
-            (LD_WORD, _FROM_IP_HEADER + 12, "", ""),
-            (JUMP_IF_EQUAL, int(address), "", "reject"),
-            (RETURN, _WHOLE_PACKET, "", ""),
-            "reject",
-            (RETURN, 0, "", ""),
-        ]
-    )
+def from_sources(addresses: Collection[IPv4Address]) -> tuple[Instruction, ...]:
+    """Admits what comes from one of ``addresses``, to a socket of any IPv4 protocol."""
+    admit = Instruction(RETURN, 0, 0, _WHOLE_PACKET)
+    tests = [(Instruction(JUMP_IF_EQUAL, 0, 1, int(address)), admit) for address in sorted(addresses)]
+    return (Instruction(LD_WORD, 0, 0, _FROM_IP_HEADER + 12), *chain.from_iterable(tests), *REJECT_ALL)
 
 
 def attach(raw: socket.socket, program: tuple[Instruction, ...]) -> None:

@@ -13,6 +13,7 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Collection
 from ipaddress import IPv4Address
 
 from grepunch.io import grefilter
@@ -20,6 +21,7 @@ from grepunch.io.errors import Refused
 
 # ours, because the handshake's five messages of either side are 1 KiB
 LARGEST_READ = 4096
+BACKLOG = 16  # ours: only peers that are awaited get as far
 _ABORT = struct.pack("ii", 1, 0)  # linger for no time: no TIME_WAIT, which would keep the pair of ports from us
 
 
@@ -87,26 +89,44 @@ def connect(address: IPv4Address, port: int, *, from_same: bool) -> Connection:
     return Connection(stream)
 
 
-class Listener:
-    """Waits on ``port`` for a SYN from ``address`` alone; the kernel drops every other without an answer."""
+def adopt(stream: socket.socket) -> Connection:
+    """A connection that somebody else has accepted."""
+    stream.setblocking(False)
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+    return Connection(stream)
 
-    def __init__(self, address: IPv4Address, port: int) -> None:
+
+class Listener:
+    """Waits on ``port`` for SYNs from ``addresses`` alone; the kernel drops every other without an answer.
+
+    Raises :class:`Refused`.
+    """
+
+    def __init__(self, addresses: Collection[IPv4Address], port: int) -> None:
         self._socket = _stream(port)
-        grefilter.attach(self._socket, grefilter.from_source(address))
-        self._socket.listen(1)
+        try:
+            self.hear(addresses)
+            self._socket.listen(BACKLOG)
+        except OSError as error:
+            self._socket.close()
+            raise Refused(f"TCP port {port} cannot be listened at: {error.strerror}") from error
+
+    def hear(self, addresses: Collection[IPv4Address]) -> None:
+        """Wait for these from now on."""
+        grefilter.attach(self._socket, grefilter.from_sources(addresses))
 
     def fileno(self) -> int:
         """For the event loop: readable when somebody is there."""
         return self._socket.fileno()
 
-    def accept(self) -> Connection | None:
-        """The connection, if it is still there."""
+    def accept(self) -> tuple[IPv4Address, Connection] | None:
+        """Who has called, and the connection, if it is still there."""
         try:
-            stream, _ = self._socket.accept()
+            stream, (source, _) = self._socket.accept()
         except OSError:
             return None
-        stream.setblocking(False)
-        return Connection(stream)  # it has inherited every option
+        return IPv4Address(source), adopt(stream)
 
     def close(self) -> None:
         """Listen no longer. Harmless when closed."""

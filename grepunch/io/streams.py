@@ -73,6 +73,15 @@ class Stream(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def detach(self) -> socket.socket:
+        """The connection itself, for somebody else to move; this stream is over, and its user hears no more."""
+        if self._transport is None:
+            raise ValueError("a stream without a connection")
+        self._user = None
+        taken: socket.socket = self._transport.get_extra_info("socket").dup()
+        self._transport.abort()  # which closes its own descriptor, and the connection stays open by the other
+        return taken
+
     # -- asyncio's calls ---------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

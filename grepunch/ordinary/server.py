@@ -17,6 +17,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import TypeVar
 
 from grepunch.config import Profile, users_file
+from grepunch.entrance import Entrance
 from grepunch.interface import host_verdicts
 from grepunch.io.callgre import CallGre
 from grepunch.io.clock import entropy, now
@@ -87,14 +88,20 @@ class _Session:
 class OrdinaryServer:
     """See the module."""
 
-    def __init__(self, profile: Profile, reporter: Reporter, recording: Recording) -> None:
-        """Raises :class:`Failure` where the users cannot be read or the host lacks a cipher."""
+    def __init__(
+        self, profile: Profile, reporter: Reporter, recording: Recording, entrance: Entrance | None = None
+    ) -> None:
+        """``entrance`` gets the calls of punched peers that come in here.
+
+        Raises :class:`Failure` where the users cannot be read or the host lacks a cipher.
+        """
         if profile.listen is None:
             raise ValueError("a profile without [listen]")
         self._profile = profile
         self._listen = profile.listen
         self._reporter = reporter
         self._recording = recording
+        self._entrance = entrance
         self.ready = False
         self._rounds: Rounds | None = None
         try:
@@ -215,6 +222,8 @@ class OrdinaryServer:
 
     def _accept(self, stream: Stream) -> Connection | None:
         source = stream.ends.remote
+        if self._entrance is not None and self._entrance.take(stream):
+            return None
         refusal = self._book.connect(source, now())
         if refusal is not None:
             self._stories.refused(source, refusal.sentence, now())

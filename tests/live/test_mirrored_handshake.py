@@ -80,7 +80,7 @@ def call_a_listener(expected: str) -> dict[str, str]:
     """The public host listens for one of two hosts; what each of them makes of calling it."""
     with Lab("G2", "G2") as lab:
         with lab.meet.entered():
-            listener = Listener({"a": lab.a, "b": lab.b}[expected].external, CONTROL_PORT)
+            listener = Listener([{"a": lab.a, "b": lab.b}[expected].external], CONTROL_PORT)
         seen = {}
         for side in (lab.a, lab.b):
             with side.host.entered():
