@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import socket
 import struct
 import sys
@@ -134,7 +135,9 @@ def _overheard(order: Order) -> list[bytes]:
 
 
 def attack(order: Order) -> dict[str, object]:
-    """Send it all; what was sent."""
+    """Send it all, or what SIGTERM leaves time for; what was sent."""
+    stopped: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
     forger = Forger(order)
     makers: list[Callable[[], bytes]] = [getattr(forger, kind) for kind in order.kinds]
     source, destination = IPv4Address(order.source), IPv4Address(order.destination)
@@ -144,6 +147,8 @@ def attack(order: Order) -> dict[str, object]:
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
         began = time.monotonic()
         for number in range(order.count):
+            if stopped:
+                break
             choice = number % len(makers)
             raw.sendto(header + makers[choice](), place)
             sent[order.kinds[choice]] += 1

@@ -73,6 +73,7 @@ def judge_endurance(seen: dict[str, Any], streams: int) -> None:
     assert all(min(line[harm] for harm in ("lost", "corrupted", "duplicated", "reordered")) for line in seen["line"])
 
 
+@pytest.mark.alone
 def test_a_bad_line_costs_time_and_nothing_else(run_in_lab: RunInLab) -> None:
     seen = run_in_lab(endure, seconds=10.0, at_once=4, octets=60_000, warm_up=2.0, timeout=110)
     judge_endurance(seen, streams=8)
@@ -111,6 +112,7 @@ def narrow(sizes: list[int], muted: bool, pause: float) -> dict[str, Any]:
         }
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("muted", [False, True])
 def test_a_path_that_becomes_narrow_is_black_for_two_seconds_at_most(run_in_lab: RunInLab, muted: bool) -> None:
     seen = run_in_lab(narrow, sizes=[1280, 1000, 1500], muted=muted, pause=3.0)

@@ -12,6 +12,7 @@ from tests.live.live_support import RunInLab
 
 
 @pytest.mark.interop
+@pytest.mark.alone
 @pytest.mark.timeout(2 * CELL_TIMEOUT)
 def test_a_foreign_client_uses_ends_and_reopens_an_encrypted_link(run_in_lab: RunInLab) -> None:
     provide()

@@ -33,6 +33,7 @@ def set_up_times() -> list[float]:
     return times
 
 
+@pytest.mark.alone
 def test_a_lab_is_up_in_less_than_a_second(run_in_lab: RunInLab) -> None:
     assert min(run_in_lab(set_up_times)) < 1.0
 

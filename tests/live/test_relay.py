@@ -17,6 +17,7 @@ from tests.live.live_support import RunInLab
 AUTO = 'relay = "auto"'
 FAST = 1000.0  # Mbit/s: no quota in the way
 RATE = 400.0  # counted packets a second, each way
+SLOW_OCTETS = 60_000_000  # four minutes at 2 Mbit/s: the transfer is never over before the pings are
 
 NO_GRE = "table ip closed {\nchain forward { type filter hook forward priority -10; ip protocol gre drop; }\n}\n"
 GRE_AGAIN = "table ip closed\ndelete table ip closed\n"
@@ -103,11 +104,11 @@ def slow_line(rate: str) -> dict[str, Any]:
             node.run(program("tc"), "qdisc", "add", "dev", interface, "root", "tbf", "rate", rate, "burst", "16kb",
                      "latency", "50ms")  # fmt: skip
         scenario.start_transfer_server()
-        transfer = scenario.start_transfer(3_000_000)
+        transfer = scenario.start_transfer(SLOW_OCTETS)
         time.sleep(1.5)
         pings = scenario.ping("b", 10, interval=0.3)
         if transfer.process.poll() is not None:
-            raise LabError("the transfer was over before the pings were")
+            raise LabError(f"the transfer ended before the pings did: {transfer.stdout}{transfer.stderr}")
         return {"pings": pings}
 
 

@@ -7,6 +7,7 @@ import pytest
 from tests.live.live_support import RunInLab
 from tests.live.test_bad_lines import endure, judge_endurance, narrow
 from tests.live.test_movement import idle, intact, new_addresses, reboots, sleep_and_wake
+from tests.live.test_ordinary_load import judge_many_clients, many_clients
 from tests.sim.test_sim_rekeys import change_keys_under_load
 
 MINUTE = 60.0
@@ -56,6 +57,10 @@ def test_ten_minutes_through_a_nat_with_short_memory(run_in_lab: RunInLab) -> No
     assert seen["stages"][-1] == "up"
     assert "lost" not in seen["stages"]
     assert seen["ping"]["lost"] == 0
+
+
+def test_a_thousand_clients_cut_off_wherever_they_stand(run_in_lab: RunInLab) -> None:
+    judge_many_clients(run_in_lab(many_clients, cuts=1000, timeout=4 * MINUTE), 1000)
 
 
 def test_a_thousand_changes_of_keys_under_load(monkeypatch: pytest.MonkeyPatch) -> None:
