@@ -1,18 +1,19 @@
 """Write what passes an interface to a pcap file: ``python -m grepunch.lab.capture INTERFACE FILE``.
 
 IPv4 packets only, each complete and without a link header, in both directions. Prints one line when it has begun.
-Every packet is in the file at once, so the file is whole whenever and however the program ends.
+Every packet is in the file at once, so the file is whole whenever and however the program ends; ended by SIGTERM, it
+first writes what had passed until then.
 """
 
 from __future__ import annotations
 
+import signal
 import socket
 import struct
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 READY = "capturing"  # the line printed when the first packet would be seen
 # The pcap file format (draft-ietf-opsawg-pcap)
@@ -37,8 +38,8 @@ def read(path: Path) -> Iterator[tuple[float, bytes]]:
             yield seconds + microseconds / 1e6, data[offset - length : offset]
 
 
-def main() -> NoReturn:
-    """Capture until ended by a signal."""
+def main() -> None:
+    """Capture until SIGTERM."""
     interface, path = sys.argv[1:]
     with (
         socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL)) as tap,
@@ -47,9 +48,18 @@ def main() -> NoReturn:
         tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         tap.bind((interface, _ETH_P_ALL))
         file.write(_FILE_HEADER.pack(_MAGIC, 2, 4, 0, 0, _SNAPLEN, _LINKTYPE_RAW))
+
+        def finish(number: int, frame: object) -> None:
+            tap.bind((interface, 0))  # packet(7): nothing more comes
+            tap.setblocking(False)
+
+        signal.signal(signal.SIGTERM, finish)
         print(READY, flush=True)
         while True:
-            packet, (_, protocol, *_) = tap.recvfrom(_SNAPLEN)
+            try:
+                packet, (_, protocol, *_) = tap.recvfrom(_SNAPLEN)
+            except BlockingIOError:
+                return
             if protocol != _ETH_P_IP:
                 continue
             microseconds = time.time_ns() // 1000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -232,6 +233,24 @@ def test_logs_and_captures_outlive_the_sandbox(run_in_lab: RunInLab, lab_logs: P
         "b-udp-peer-1.out",
         "meet-udp-reflector-1.out",
     ]
+
+
+def captured_by_a_late_program() -> int:
+    """A capture that has no processor while packets pass, and is ended before it gets one."""
+    with Lab("G2") as lab:
+        capturing, host = lab.wan.capture("a"), Gre(lab.a.host)
+        capturing.process.send_signal(signal.SIGSTOP)
+        for _ in range(20):
+            host.send(MEET_ADDRESSES[0], gre_v0(b"passed"))
+        time.sleep(SETTLE)
+        capturing.process.send_signal(signal.SIGTERM)
+        capturing.process.send_signal(signal.SIGCONT)
+        capturing.stop()
+        return sum(packet[9] == socket.IPPROTO_GRE for _, packet in read(lab.directory / "wan-a.pcap"))
+
+
+def test_a_capture_holds_what_passed_before_it_was_ended(run_in_lab: RunInLab) -> None:
+    assert run_in_lab(captured_by_a_late_program) == 20
 
 
 def bad_line() -> dict[str, Any]:
