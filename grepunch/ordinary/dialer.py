@@ -16,7 +16,7 @@ from grepunch.interface import host_verdicts
 from grepunch.io.callgre import CallGre
 from grepunch.io.clock import entropy, now
 from grepunch.io.engine.rounds import Rounds
-from grepunch.io.hostnet import has_ipv6
+from grepunch.io.hostnet import has_ipv6, resolvers
 from grepunch.io.streams import ConnectFailed, Stream, connect
 from grepunch.options import EndpointOptions
 from grepunch.ordinary.calls import Call, CallPump, CallTable
@@ -398,8 +398,11 @@ def own_route(inside: IPv4Address, outside: IPv4Address, profile: Profile) -> tu
     """The route to the server's address inside, where it needs one and may have one.
 
     Some servers call themselves inside by their address outside, and a route to that would lead the tunnel into
-    itself. And no server is to choose a public address of somebody else, whose packets it then would get.
+    itself. And no server is to choose the address of somebody else, whose packets it then would get: neither a public
+    one, nor that of a name server which this host asks.
     """
+    if inside in resolvers():
+        return ()
     address = profile.interface.address
     covered = address is not None and inside in address.network
     return () if is_unset(inside) or covered or inside == outside or inside.is_global else (IPv4Network(inside),)

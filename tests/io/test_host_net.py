@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
-from grepunch.io.hostnet import forwards_ipv4, has_ipv6
+from grepunch.io.hostnet import forwards_ipv4, has_ipv6, resolvers
 
 
 @pytest.mark.parametrize(
@@ -19,3 +20,11 @@ def test_settings(tmp_path: Path, forward: str | None, disable: str | None, expe
             (tmp_path / name).parent.mkdir(parents=True)
             (tmp_path / name).write_text(f"{value}\n")
     assert (forwards_ipv4(tmp_path), has_ipv6(tmp_path)) == expected
+
+
+def test_name_servers_are_read_from_what_there_is(tmp_path: Path) -> None:
+    first, second = tmp_path / "resolv.conf", tmp_path / "absent"
+    first.write_bytes(
+        b"# nameserver 192.0.2.9\nsearch example.org\nnameserver 10.0.0.53\nnameserver ::1 \xff\nnameserver\n"
+    )
+    assert resolvers((first, second)) == {IPv4Address("10.0.0.53")}

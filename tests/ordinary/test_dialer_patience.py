@@ -159,10 +159,14 @@ def test_what_is_worth_another_try(
         ("192.168.1.1", None, False),
         ("8.8.8.8", None, False),
         (str(IPv4Address(0)), None, False),
+        ("10.0.0.53", None, False),
     ],
-    ids=["private", "shared", "covered", "beside", "the server itself", "somebody else's", "not told"],
+    ids=["private", "shared", "covered", "beside", "the server itself", "somebody else's", "not told", "our resolver"],
 )
-def test_a_server_chooses_no_route_but_to_itself(inside: str, address: str | None, routed: bool) -> None:
+def test_a_server_chooses_no_route_but_to_itself(
+    monkeypatch: pytest.MonkeyPatch, inside: str, address: str | None, routed: bool
+) -> None:
+    monkeypatch.setattr(dialer, "resolvers", lambda: frozenset({IPv4Address("10.0.0.53")}))
     text = CLIENT if address is None else CLIENT.replace("[server]", f'address = "{address}"\n[server]')
     routes = own_route(IPv4Address(inside), IPv4Address("192.168.1.1"), read(text))
     assert [str(route) for route in routes] == ([f"{inside}/32"] if routed else [])
