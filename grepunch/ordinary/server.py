@@ -280,7 +280,9 @@ class OrdinaryServer:
             case CallUp(call_id=call_id):
                 self._table.calls[call_id].sources = set()  # it may send from what it is given, and has nothing yet
                 self._stories.began(self._table.calls[call_id], now())
-                self._turn_away(connection, self._book.barred(connection.source, now()))
+                barred = self._book.barred(connection.source, now())
+                if barred is not None:
+                    connection.close_call(call_id, Terminated(TerminationCause.DENIED, barred.sentence))
             case Authenticated(call_id=call_id, user=user, method=method):
                 call = self._table.calls[call_id]
                 call.user, call.method = user, method
@@ -303,12 +305,6 @@ class OrdinaryServer:
                 self._connection_ended(connection, event)
             case _:
                 pass
-
-    def _turn_away(self, connection: Connection, refusal: Refusal | None) -> None:
-        """End a connection that is there already, where something speaks against it."""
-        if refusal is not None:
-            self._stories.refused(connection.source, refusal.sentence, now())
-            connection.close(Terminated(TerminationCause.DENIED, refusal.sentence))
 
     def _guarded(self, change: Callable[[Call, EventT], None], call: Call, event: EventT) -> None:
         """A change to this host that it may refuse: that ends the one call it was for."""
@@ -385,8 +381,11 @@ class OrdinaryServer:
     def _in_vain(self, connection: Connection) -> None:
         """A call has ended and nobody was authenticated: that does not go on for ever on one connection."""
         connection.calls_in_vain += 1
-        if connection.calls_in_vain == CALLS_IN_VAIN:
-            self._turn_away(connection, Refusal(f"{CALLS_IN_VAIN} calls on one connection, and nobody authenticated"))
+        known = any(call.user for call in self._table.calls.values() if call.connection is connection)
+        if connection.calls_in_vain >= CALLS_IN_VAIN and not known:
+            sentence = f"{CALLS_IN_VAIN} calls on one connection, and nobody authenticated"
+            self._stories.refused(connection.source, sentence, now())
+            connection.close(Terminated(TerminationCause.DENIED, sentence))
 
     def _give_back(self, call: Call) -> None:
         """Return what a call holds; harmless for one that holds nothing."""

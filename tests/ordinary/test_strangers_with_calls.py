@@ -13,6 +13,7 @@ from grepunch.ordinary.admission import MOST_FAILURES
 from grepunch.ordinary.reporting import MOST_CALLS, MOST_NOTICES
 from grepunch.ordinary.server import CALLS_IN_VAIN
 from pptp.errors import TerminationCause
+from pptp.ppp.link import Phase
 from pptp.wire.control import (
     CallClearRequest,
     ControlMessage,
@@ -72,8 +73,32 @@ def test_a_barred_source_gets_no_call_on_a_connection_it_has_already(tmp_path: P
             assert client.cause is not None
             assert client.cause.cause is TerminationCause.AUTHENTICATION
         assert not waiting.stream.closed
-        await waiting.say(OutgoingCallRequest(7))
+        for number in range(CALLS_IN_VAIN):
+            await waiting.say(OutgoingCallRequest(number + 1))
+            (call,) = world.table.calls.values() or [None]
+            assert call is None or call.connection.machine.status().calls[0].phase in (Phase.DEAD, Phase.TERMINATE)
+            await waiting.say(CallClearRequest(number + 1))
         await sent_away(waiting)
+        assert world.leftovers() == {}
+
+    run(work, tmp_path)
+
+
+def test_who_is_in_stays_in_whoever_else_calls_in_vain_from_there(tmp_path: Path) -> None:
+    async def work(world: World) -> None:
+        client = world.dial()
+        await client.come_up()
+        for _ in range(MOST_FAILURES):
+            await world.dial("carol", password="wrong").end()
+        for number in range(2 * CALLS_IN_VAIN):
+            client.stream.write(build_message(OutgoingCallRequest(1000 + number)))
+            await asyncio.sleep(0.01)
+            client.stream.write(build_message(CallClearRequest(1000 + number)))
+            await asyncio.sleep(0.01)
+        (call,) = [call for call in world.table.calls.values() if call.user]
+        assert call.connection.machine.status().calls[0].phase is Phase.NETWORK
+        assert client.cause is None
+        client.stream.abort()
         assert world.leftovers() == {}
 
     run(work, tmp_path)
