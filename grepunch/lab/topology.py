@@ -28,6 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from grepunch.lab.carrier import wait_for_carrier
 from grepunch.lab.impairment import READY, Impairment
 from grepunch.lab.namespaces import LOGS
 from grepunch.lab.nat import GreTimers, NatClass, chain
@@ -290,6 +291,7 @@ class Lab:
             f"route replace default via {gateway} dev eth1\nlink set dev eth0 down\n"
         )
         host.run(program("ip"), "-batch", "-", stdin=batch)
+        wait_for_carrier((host, box.node))
         return address
 
     def set_link_mtu(self, node: Node, interface: str, mtu: int) -> None:
@@ -380,6 +382,7 @@ class Lab:
         for node in self._nodes:
             node.set_sysctls(_sysctls(node, forwards=node.name in forwarding, strict=node is self.wan))
         self._configure(boxes)
+        wait_for_carrier(self._nodes)
         for side in self.sides.values():
             for box in side.boxes:
                 timers = side.plan.gre_timers or box.nat.gre_timers
