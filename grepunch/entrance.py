@@ -55,11 +55,15 @@ class Entrance:
             self._listen()
 
     def take(self, stream: Stream) -> bool:
-        """Hand a connection over that a server has accepted; False where nobody awaits it."""
+        """Hand a connection over that a server has accepted; False where nobody awaits it, and it is the server's."""
         taker = self._taker(stream.ends.remote)
         if taker is None:
             return False
-        taker(adopt(stream.detach()))
+        try:
+            connection = adopt(stream.detach())
+        except OSError:  # no descriptor is left: the peer calls again
+            return True
+        taker(connection)
         return True
 
     def _taker(self, source: IPv4Address) -> Taker | None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address
+from typing import cast
 
 from grepunch.entrance import Entrance
 from grepunch.io.simultaneous import Connection
-from grepunch.io.streams import Stream, listen
+from grepunch.io.streams import Ends, Stream, listen
 
 HERE = IPv4Address("127.0.0.1")
 PEERS = {name: IPv4Address(f"127.0.1.{number}") for number, name in enumerate(("alice", "bob", "carol"), 1)}
@@ -113,3 +115,18 @@ def test_nobody_listens_when_nobody_is_awaited() -> None:
         raise AssertionError("somebody listens")
 
     run(lambda: Place(served=False), work)
+
+
+def test_a_call_for_which_no_descriptor_is_left_is_lost_and_no_more() -> None:
+    class Exhausted:
+        ends = Ends(HERE, PEERS["bob"], 1723)
+
+        def detach(self) -> socket.socket:
+            raise OSError(errno.EMFILE, "too many open files")
+
+    async def work(place: Place) -> None:
+        place.await_peer("bob")
+        assert place.entrance.take(cast(Stream, Exhausted()))
+        assert place.taken["bob"] == 0
+
+    run(lambda: Place(served=True), work)
