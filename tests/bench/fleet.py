@@ -2,8 +2,9 @@
 
     python -m tests.bench.fleet FILE
 
-``FILE`` is a JSON list of objects with ``namespace``, ``profile``, ``runtime`` (a directory) and ``log``. Ends with
-SIGTERM, taking all of them along.
+``FILE`` is a JSON list of objects with ``namespace``, ``profile``, ``runtime`` (a directory) and ``log``. They come up
+a few at a time: how a server bears a crowd that comes at once is another question than what it costs to have one. Ends
+with SIGTERM, taking all of them along.
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from grepunch import cli
 from grepunch.config import load
 from grepunch.lab.namespaces import entered
+
+AT_ONCE = 6  # dialling at a time
+_PATIENCE = 60.0  # seconds until one that does not come up is waited for no longer
+_POLL = 0.02
 
 
 def dial(namespace: str, profile: str, runtime: str, log: str) -> None:
@@ -38,6 +44,26 @@ def load_everything(profile: str) -> None:
     load(profile)
 
 
+class Queue:
+    """Those that have been started and are not up yet."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Path, float] = {}
+
+    def add(self, log: str) -> None:
+        """One more; returns when there is room for the next."""
+        self._waiting[Path(log)] = time.monotonic() + _PATIENCE
+        while len(self._waiting) >= AT_ONCE:
+            time.sleep(_POLL)
+            now = time.monotonic()
+            self._waiting = {log: end for log, end in self._waiting.items() if now < end and not is_up(log)}
+
+
+def is_up(log: Path) -> bool:
+    """Whether the endpoint that writes there has its peer."""
+    return log.exists() and '"event":"peer_up"' in log.read_text()
+
+
 def main(arguments: list[str]) -> None:
     """See the module."""
     fleet = json.loads(Path(arguments[0]).read_text())
@@ -45,12 +71,16 @@ def main(arguments: list[str]) -> None:
     gc.freeze()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     children = []
+    queue = Queue()
     for one in fleet:
         child = os.fork()
         if child == 0:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
             dial(**one)
         children.append(child)
+        queue.add(one["log"])
+        if signal.SIGTERM in signal.sigpending():
+            break
     signal.sigwait({signal.SIGTERM})
     for child in children:
         os.kill(child, signal.SIGTERM)

@@ -57,7 +57,7 @@ def _sessions(options: argparse.Namespace) -> tuple[str, list[dict[str, Any]], l
             row = sandbox.run(
                 "tests.bench.sessions:measure",
                 {"idle": idle, "seconds": options.seconds},
-                timeout=2 * (options.seconds + 15) + 2 * _ALLOWANCE,
+                timeout=2 * (options.seconds + 15) + 2 * _ALLOWANCE + 2 * sessions.UP_EACH * idle,
             )
             rows.append(row)
             sessions.announce(row)

@@ -16,7 +16,7 @@ from grepunch.progress import Reporter
 from grepunch.verdict import Verdict, VerdictKind
 from pptp.crypto.aead import Suite
 from tests.bench import __main__ as command
-from tests.bench import endpoint, profiling, queue_curve, sessions
+from tests.bench import endpoint, fleet, profiling, queue_curve, sessions
 from tests.bench.contenders import CONTENDERS, NAMES, chosen
 from tests.bench.foreign import OpenVpn, Packaged
 from tests.bench.round import LOADS, Plan, Round
@@ -199,3 +199,19 @@ def test_idle_sessions_are_held_against_none() -> None:
     lines = sessions.lines_of([alone, beside])
     assert lines[1].split()[-1] == "1.00"
     assert lines[2].split() == ["100", "900", "980", "3.00", "0.00", "80.0", "0.0", "0.94"]
+
+
+def test_a_fleet_dials_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = [tmp_path / f"{number}.out" for number in range(2 * fleet.AT_ONCE)]
+    looks: list[int] = []
+
+    def sleep(seconds: float) -> None:
+        """While it waits, one more comes up."""
+        looks.append(sum(map(fleet.is_up, logs)))
+        logs[looks[-1]].write_text('{"event":"state"}\n{"event":"peer_up"}\n')
+
+    monkeypatch.setattr("tests.bench.fleet.time.sleep", sleep)
+    queue = fleet.Queue()
+    for log in logs:
+        queue.add(str(log))
+    assert looks == list(range(fleet.AT_ONCE + 1))
