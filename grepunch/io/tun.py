@@ -1,7 +1,8 @@
 """The TUN device: inner IP packets from and to this host's kernel.
 
-Two modes. :class:`Tun` moves one whole IP packet per system call. :class:`OffloadTun` has a header of virtio before
-each packet, and moves trains of segments and packets whose checksum is still to be made. The device lives as long as
+Three modes. :class:`Tun` moves one whole IP packet per system call. :class:`OffloadTun` has a header of virtio before
+each packet, and moves trains of segments and packets whose checksum is still to be made. :class:`JoiningTun` does so
+towards the kernel only. The device lives as long as
 the descriptor; when the process dies, by whatever way, the kernel removes the interface with its addresses and routes.
 """
 
@@ -17,6 +18,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from grepunch.io.engine import batches
+from grepunch.io.engine.joining import Joiner
+from grepunch.io.engine.virtio import HEADER
 from grepunch.io.errors import BadName, DeviceGone, HostError, NameTaken, NoPrivilege, Refused, Unsupported
 
 DEVICE = Path("/dev/net/tun")
@@ -128,6 +131,46 @@ class Tun(_Device):
             return self._refused(error)
         return True
 
+    def flush(self) -> None:
+        """Nothing is ever held."""
+
+
+class JoiningTun(_Device):
+    """The mode for ordinary PPTP: whole packets come out as from :class:`Tun`, and trains go in.
+
+    Raises :class:`Unsupported` where the kernel has no such mode.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, _IFF_VNET_HDR)
+        self._buffer = bytearray(HEADER.size + _LARGEST_PACKET)
+        self._view = memoryview(self._buffer)
+        self._joiner = Joiner(self._hand_over)
+        self.write, self.flush = self._joiner.write, self._joiner.flush
+
+    def read(self, limit: int) -> list[bytes]:
+        """The IP packets the kernel sends into the tunnel, at most ``limit``; fewer mean that there are no more.
+
+        Raises :class:`DeviceGone` when somebody removed the interface.
+        """
+        packets: list[bytes] = []
+        descriptor, into, view = self._descriptor, (self._buffer,), self._view
+        try:
+            for _ in range(limit):
+                packets.append(bytes(view[HEADER.size : os.readv(descriptor, into)]))
+        except BlockingIOError:
+            pass  # drained
+        except OSError as error:
+            raise self._gone(error) from error
+        return packets
+
+    def _hand_over(self, parts: Sequence[memoryview]) -> bool:
+        try:
+            os.writev(self._descriptor, parts)
+        except OSError as error:
+            return self._refused(error)
+        return True
+
 
 class OffloadTun(_Device):
     """The mode with a header of virtio (``IFF_VNET_HDR``). ``udp``: trains of UDP datagrams too, not only of TCP.
@@ -184,6 +227,14 @@ def open_tun(name: str) -> Tun | OffloadTun:
         except Unsupported:
             pass  # if it is the device itself that is missing, what follows says so
     return Tun(name)
+
+
+def open_call_tun(name: str) -> Tun | JoiningTun:
+    """An interface for ordinary PPTP in the best mode that this system has; raises what :class:`Tun` does."""
+    try:
+        return JoiningTun(name)
+    except Unsupported:
+        return Tun(name)  # if it is the device itself that is missing, this says so
 
 
 def check_name(name: str) -> None:

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from grepunch.datapump import BATCH, DISCOVERY_HOP_LIMIT, TunPort, discovers_neighbours
+from grepunch.datapump import BATCH, DISCOVERY_HOP_LIMIT, discovers_neighbours
 from grepunch.io.callgre import CallGre, call_key
 from grepunch.ordinary.mss import clamp_mss
 from grepunch.ordinary.toobig import fragments, too_big
@@ -33,6 +33,19 @@ _CALL_IDS = range(1, 0x10000)
 _COMPLAINT_INTERVAL = 0.1
 # ours: beyond so many calls, finding a free Call ID at random takes too long
 MOST_CALLS = 0x8000
+
+
+class CallDevice(Protocol):
+    """What the pump needs of the TUN device (:func:`grepunch.io.tun.open_call_tun`)."""
+
+    def read(self, limit: int) -> list[bytes]:
+        """Up to ``limit`` packets that the kernel sends."""
+
+    def write(self, packet: bytes) -> bool:
+        """Hand the kernel one packet, now or with the next :meth:`flush`; False when it does not take it."""
+
+    def flush(self) -> None:
+        """Let go what is held back."""
 
 
 @dataclass(slots=True, eq=False)
@@ -137,7 +150,7 @@ class CallPump:
     def __init__(
         self,
         table: CallTable,
-        tun: TunPort,
+        tun: CallDevice,
         *,
         mss_clamp: bool,
         asks_us: Callable[[Call, bytes], bytes | None],
@@ -236,13 +249,18 @@ class CallPump:
                     connection.settle()  # the call has come up in this very batch: its addresses are told first
                 for protocol, packet in received:
                     if call is not None:
-                        self.deliver(call, protocol, bytes(packet), now)
+                        self._deliver(call, protocol, bytes(packet), now)
             touched.add(connection)
+        self._tun.flush()
         for connection in touched:
             connection.settle()
 
     def deliver(self, call: Call, protocol: int, packet: bytes, now: float) -> None:
         """Hand the kernel an IP packet of a peer, if it may send it."""
+        self._deliver(call, protocol, packet, now)
+        self._tun.flush()
+
+    def _deliver(self, call: Call, protocol: int, packet: bytes, now: float) -> None:
         if protocol == _IPV4 and len(packet) >= 20 and packet[0] >> 4 == 4:
             source = packet[12:16]
         elif protocol == _IPV6 and len(packet) >= 40 and packet[0] >> 4 == 6:

@@ -1,4 +1,5 @@
-"""The device of ordinary PPTP: without offload, so that the kernel segments and computes checksums for its peers."""
+"""The device of ordinary PPTP: nothing that it hands over is left to us, so that the kernel segments and computes
+checksums for its peers."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from grepunch.config import Profile
 from grepunch.interface import host_verdicts
 from grepunch.io.netconf import InterfacePlan, Netconf, render
-from grepunch.io.tun import Tun
+from grepunch.io.tun import JoiningTun, Tun, open_call_tun
 from grepunch.ordinary.terms import device_mtu, device_name, link_local, own_address
 from pptp.mtu import IPV6_MINIMUM
 
@@ -46,14 +47,14 @@ class CallInterface:
     def __init__(self, profile: Profile) -> None:
         self._base = self._plan = _plan(profile, ())
         self._netconf = Netconf()
-        self._tun: Tun | None = None
+        self._tun: Tun | JoiningTun | None = None
         self._identifiers: list[bytes] = []
         self._routes: list[IPv4Network] = []
         self._address: IPv4Interface | None = None
 
     def __enter__(self) -> CallInterface:
         with host_verdicts():
-            self._tun = Tun(self._plan.name)
+            self._tun = open_call_tun(self._plan.name)
             try:
                 self._netconf.apply(self._plan)
             except BaseException:
@@ -67,7 +68,7 @@ class CallInterface:
             stack.callback(self._netconf.undo)
 
     @property
-    def device(self) -> Tun:
+    def device(self) -> Tun | JoiningTun:
         """The device itself, for the pump."""
         if self._tun is None:
             raise ValueError("the interface is not open")

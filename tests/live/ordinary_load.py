@@ -139,6 +139,9 @@ class Load:
         """Nothing comes from here."""
         return []
 
+    def flush(self) -> None:
+        """Nothing is held."""
+
     def write(self, packet: bytes) -> bool:
         """A packet out of a tunnel: somebody's echo reply."""
         client = self.waiting.get(packet[16:20])

@@ -147,6 +147,9 @@ class FakeInterface:
         self.written.append(packet)
         return True
 
+    def flush(self) -> None:
+        pass
+
 
 class Client:
     """One client: a connection that dials, with a table of its own."""

@@ -52,6 +52,9 @@ class FakeTun:
         self.written.append(packet)
         return True
 
+    def flush(self) -> None:
+        pass
+
 
 class FakeMachine:
     """Its GRE is the packet behind one octet of Call ID; an empty one is held back."""
