@@ -51,8 +51,12 @@ def tshark(path: Path, *arguments: str) -> list[str]:
 
 
 def complaints(path: Path) -> list[str]:
-    """What tshark finds malformed, or worth a warning or an error; not about the user's own TCP, which may lose."""
-    return tshark(path, "-Y", f"(_ws.malformed || _ws.expert.severity >= warning) && !(tcp.port == {TRANSFER_PORT})")
+    """What tshark finds malformed, or worth a warning or an error.
+
+    Not about the user's own TCP, which may lose, and not that a kernel on a busy machine has sent TCP data twice.
+    """
+    doubtful = "_ws.expert.severity >= warning && !tcp.analysis.flags && !tcp.options.sack.dsack"
+    return tshark(path, "-Y", f"(_ws.malformed || ({doubtful})) && !(tcp.port == {TRANSFER_PORT})")
 
 
 def gre_from(packets: Iterable[tuple[float, bytes]], source: str) -> list[bytes]:

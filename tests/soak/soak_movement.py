@@ -6,6 +6,7 @@ import pytest
 
 from tests.live.live_support import RunInLab
 from tests.live.test_bad_lines import endure, judge_endurance, narrow
+from tests.live.test_endpoint_survival import end_at_random, judge_killed, judge_terminated
 from tests.live.test_movement import idle, intact, new_addresses, reboots, sleep_and_wake
 from tests.live.test_ordinary_load import judge_many_clients, many_clients
 from tests.sim.test_sim_rekeys import change_keys_under_load
@@ -57,6 +58,14 @@ def test_ten_minutes_through_a_nat_with_short_memory(run_in_lab: RunInLab) -> No
     assert seen["stages"][-1] == "up"
     assert "lost" not in seen["stages"]
     assert seen["ping"]["lost"] == 0
+
+
+def test_a_hundred_instants_of_sigterm(run_in_lab: RunInLab) -> None:
+    judge_terminated(run_in_lab(end_at_random, number="SIGTERM", times=50, seed=48, timeout=15 * MINUTE))
+
+
+def test_a_hundred_instants_of_sigkill(run_in_lab: RunInLab) -> None:
+    judge_killed(run_in_lab(end_at_random, number="SIGKILL", times=50, seed=49, timeout=25 * MINUTE))
 
 
 def test_a_thousand_clients_cut_off_wherever_they_stand(run_in_lab: RunInLab) -> None:
