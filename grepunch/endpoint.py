@@ -33,6 +33,7 @@ from grepunch.io.engine.batches import GreBatches
 from grepunch.io.engine.loop import Engine
 from grepunch.io.engine.rounds import Rounds
 from grepunch.io.hostnet import has_ipv6
+from grepunch.io.netwatch import way_to
 from grepunch.io.packetloop import serve
 from grepunch.io.rawgre import RawGre
 from grepunch.io.tun import Tun
@@ -45,6 +46,7 @@ from grepunch.peer import (
     InnerMtu,
     MailboxDoubted,
     MailboxSend,
+    PathUp,
     PeerConfig,
     PeerContext,
     PeerEvent,
@@ -55,7 +57,9 @@ from grepunch.peer import (
 )
 from grepunch.ports import GreFrame, GreSend
 from grepunch.progress import Level, Notice, Planned, Reporter, StateChanged
+from grepunch.punch.winners import Winner
 from grepunch.recording import Recording
+from grepunch.remembered import Remembered, network_id
 from grepunch.routing import AddressTable
 from grepunch.running import Part, run_parts
 from grepunch.runtime import ProfileLock
@@ -171,6 +175,9 @@ class Endpoint:
         self._destinations = Destinations()
         self._armed: dict[str, tuple[float, asyncio.TimerHandle]] = {}
         self._stop_serving: Callable[[], None] | None = None
+        self._remembered = Remembered(
+            profile.name, self._network, lambda text: reporter.report(Notice(text, Level.WARNING))
+        )
         self._secrets = {peer.name: shared_secret(keys.private_key, peer.public_key) for peer in profile.peers}
         self._peers = {peer.name: self._make_peer(peer) for peer in profile.peers}
         self._stories = {name: Story(traffic, self._started) for name, traffic in self._peers.items()}
@@ -230,6 +237,7 @@ class Endpoint:
                 other.machine.occupies(address) for other in self._peers.values() if other.name != peer.name
             ),
             entropy=entropy,
+            remembered=lambda: self._remembered.best(self._secrets[peer.name]),
         )
         traffic = PeerTraffic(peer.name, PeerMachine(context, exchange))
         self._give_addresses(peer, traffic, peer.address)
@@ -379,7 +387,11 @@ class Endpoint:
         at, servers = now(), self._meetings.servers if self._meetings is not None else []
         return replace(
             status,
-            peers=tuple(story.status(at) for story in self._stories.values()),
+            peers=tuple(
+                replace(story.status(at), remembered=str(winner) if winner is not None else None)
+                for name, story in self._stories.items()
+                for winner in (self._remembered.best(self._secrets[name]),)
+            ),
             rendezvous=tuple(
                 RendezvousStatus(s.url, s.connected, s.external if s.connected else None, s.error or None)
                 for s in servers
@@ -499,6 +511,14 @@ class Endpoint:
 
     # -- movement ---------------------------------------------------------------------------------------------
 
+    def _network(self) -> bytes:
+        """What tells the network this host is in from others."""
+        meetings = self._meetings
+        known = (peer.last_known_address for peer in self._profile.peers if peer.last_known_address is not None)
+        towards = next(iter([*(meetings.addresses if meetings is not None else ()), *known]), None)
+        way = way_to(towards) if towards is not None else None
+        return network_id(way.gateway if way is not None else None, meetings.external if meetings is not None else None)
+
     def _outer_addresses(self) -> list[IPv4Address]:
         """Where packets of ours go: to peers and to rendezvous servers."""
         holes = [traffic.machine.hole for traffic in self._peers.values()]
@@ -531,6 +551,8 @@ class Endpoint:
                 self._interface.peer_mtu(name, octets)
             case MailboxDoubted():
                 self._doubt_meetings()
+            case PathUp(form=form, mirrored=mirrored):
+                self._remembered.won(self._secrets[name], Winner(form, mirrored))
             case Ipv4Up(local=local, remote=remote):
                 self._interface.peer_up(name, local, remote)
                 self._give_addresses(self._profile_of(traffic), traffic, remote)

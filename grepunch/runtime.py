@@ -1,4 +1,7 @@
-"""Where a running endpoint leaves its lock and its control socket, and the lock itself: one process per profile."""
+"""Where an endpoint leaves what it leaves: lock and control socket while it runs, what it knows for the next run.
+
+And the lock itself: one process per profile.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from types import TracebackType
 from grepunch.verdict import Failure, Verdict, VerdictKind, failure
 
 SYSTEM_DIRECTORY = Path("/run/grepunch-pptp")
+SYSTEM_STATE = Path("/var/lib/grepunch-pptp")
 
 
 def directories() -> tuple[Path, ...]:
@@ -28,8 +32,7 @@ def writable_directory() -> Path:
             directory.mkdir(mode=0o755, exist_ok=True)
         except OSError:
             continue
-        status = directory.lstat()
-        if status.st_uid == os.geteuid() and not status.st_mode & 0o022 and os.access(directory, os.W_OK | os.X_OK):
+        if _is_ours(directory):
             return directory
     tried = " or ".join(map(str, directories()))
     raise failure(
@@ -37,6 +40,31 @@ def writable_directory() -> Path:
         f"no directory for the lock and the control socket: {tried} cannot be made or is not ours alone to write in",
         "Set XDG_RUNTIME_DIR to a directory of yours, or start it by systemd with RuntimeDirectory=grepunch-pptp.",
     )
+
+
+def state_directory() -> Path | None:
+    """Where to keep what the next run may want to know, made where it is missing; None where there is no such place.
+
+    systemd's own choice (StateDirectory=) where it has made one, else the system's place, else the user's.
+    """
+    given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    home = os.environ.get("HOME")
+    users = os.environ.get("XDG_STATE_HOME") or (f"{home}/.local/state" if home else "")
+    places = [Path(given)] if given else [SYSTEM_STATE, *([Path(users) / "grepunch-pptp"] if users else [])]
+    for directory in places:
+        try:
+            directory.mkdir(mode=0o700, parents=directory is not SYSTEM_STATE, exist_ok=True)
+            if _is_ours(directory):
+                return directory
+        except OSError:
+            continue
+    return None
+
+
+def _is_ours(directory: Path) -> bool:
+    """Whether it is ours alone to write in."""
+    status = directory.lstat()
+    return status.st_uid == os.geteuid() and not status.st_mode & 0o022 and os.access(directory, os.W_OK | os.X_OK)
 
 
 class ProfileLock:

@@ -54,6 +54,8 @@ class PeerStatus:
     """What data takes: GRE to ``path`` in ``form``, or the relay."""
     relay_reason: str | None = None
     """Over the relay: why not directly."""
+    remembered: str | None = None
+    """What worked the last time from this network, and is tried first: form, and whether a PPTP call was needed."""
     mtu: int | None = None
     rtt: float | None = None
     loss: float | None = None

@@ -31,6 +31,7 @@ from grepunch.punch.plan import NOMINATION_WAIT, Budget, Proven, Schedule, accep
 from grepunch.punch.probe import ATTEMPT_ID_SIZE
 from grepunch.punch.puncher import OpenEvidence, OwnSideOpen, Puncher, WindowEnded
 from grepunch.punch.report import FormSummary, PunchReport
+from grepunch.punch.winners import Winner, usable
 from grepunch.signalling.messages import (
     Candidates,
     Open,
@@ -106,10 +107,14 @@ class RoundFailed:
 
 @dataclass(frozen=True, slots=True)
 class RoundStarts:
-    """Event: both sides punch from ``at`` on, towards ``external``, which is where the peer's NAT would see a call."""
+    """Event: both sides punch from ``at`` on, towards ``external``, which is where the peer's NAT would see a call.
+
+    ``call_first``: such a call is what helped the last time.
+    """
 
     at: float
     external: IPv4Address
+    call_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +142,7 @@ class _Round:
     theirs: Candidates | None = None
     proposed: Plan | None = None
     puncher: Puncher | None = None
+    winner: Winner | None = None
     targets: tuple[Candidate, ...] = ()
     first_proof_at: float = 0.0
     proven: tuple[Proven, ...] = ()
@@ -162,9 +168,11 @@ class Traversal:
         interfaces: Callable[[], Sequence[IPv4Interface]],
         slot_taken: Callable[[IPv4Address], bool],
         entropy: Callable[[int], bytes],
+        remembered: Callable[[], Winner | None] = lambda: None,
     ) -> None:
         """``proposes``: ours is the lower public key. ``clock`` gives the clock of the rendezvous in use,
-        ``slot_taken`` whether another peer of ours has the GRE session with an address, or is about to."""
+        ``slot_taken`` whether another peer of ours has the GRE session with an address, or is about to,
+        ``remembered`` what worked with this peer the last time."""
         self._proposes = proposes
         self._outgoing_key = outgoing_key
         self._incoming_key = incoming_key
@@ -175,6 +183,7 @@ class Traversal:
         self._interfaces = interfaces
         self._slot_taken = slot_taken
         self._entropy = entropy
+        self._remembered = remembered
         self._round: _Round | None = None
         self._peer_rounds: deque[float] = deque(maxlen=PEER_ROUNDS)  # when the peer began its latest rounds
         self._messages: list[SignallingMessage] = []
@@ -289,6 +298,15 @@ class Traversal:
         self._drain_puncher(now)
         return authentic
 
+    def call_seen(self, now: float) -> None:
+        """The NATs between us and the peer have seen a PPTP call."""
+        if self._round is not None and self._round.puncher is not None:
+            self._round.puncher.call_seen(now)
+
+    def afford(self, address: IPv4Address, packets: int, now: float) -> bool:
+        """Take so many packets out of what this address may get; False when it has had too many."""
+        return all(self._budget.spend(address, now, hourly=True) for _ in range(packets))
+
     def claims(self, address: IPv4Address) -> bool:
         """Whether the current round is about to prove this address."""
         theirs = self._round.theirs if self._round is not None and not self._round.settled else None
@@ -394,6 +412,7 @@ class Traversal:
         if not selection.targets or not forms:
             self._give_up(now, same_nat=selection.same_nat)
             return
+        current.winner = usable(self._remembered(), forms)
         current.puncher = Puncher(
             attempt_id=self._entropy(ATTEMPT_ID_SIZE),
             outgoing_key=self._outgoing_key,
@@ -404,13 +423,15 @@ class Traversal:
             entropy=self._entropy,
             own_external=clock.external if clock is not None else None,
             forms=forms,
+            winner=current.winner,
         )
         if current.peer_open:
             current.puncher.peer_opened(now)
         # Should the rendezvous have gone since the plan was agreed on, the start is near all the same.
         start = max(clock.local_time(plan.start), now) if clock is not None else now
         if any(target.kind is CandidateKind.EXTERNAL for target in selection.targets):
-            self._events.append(RoundStarts(start, theirs.external))
+            call_first = current.winner is not None and current.winner.mirrored
+            self._events.append(RoundStarts(start, theirs.external, call_first))
         current.puncher.start(start, now)
         self._drain_puncher(now)
 
@@ -450,7 +471,7 @@ class Traversal:
         if current is None or current.settled or not current.proven:
             return
         waited = now - current.first_proof_at
-        best = nominate(current.proven, waited)
+        best = nominate(current.proven, waited, current.winner.form if current.winner is not None else Form.V1)
         if best is None:
             self._timers.arm(_Timer.NOMINATE, current.first_proof_at + NOMINATION_WAIT + 1e-4)  # float rounding
             return

@@ -179,6 +179,8 @@ def _headline(answer: Answer) -> str:
 def _path(peer: Answer) -> str:
     if peer.get("carrier") == CarrierKind.RELAY:
         return f"relay ({peer.get('relay_reason', 'no direct path')})"
+    if "path" not in peer and "remembered" in peer:
+        return f"(last time {peer['remembered']})"
     return " ".join(str(part) for part in (peer.get("path"), peer.get("form")) if part)
 
 

@@ -22,6 +22,8 @@ from grepunch.io.errors import Refused
 # ours, because the handshake's five messages of either side are 1 KiB
 LARGEST_READ = 4096
 BACKLOG = 16  # ours: only peers that are awaited get as far
+# ours, because a SYN that none of three has met will not be met by a fourth, 7 s after the first
+_SYN_REPEATS = 2
 _ABORT = struct.pack("ii", 1, 0)  # linger for no time: no TIME_WAIT, which would keep the pair of ports from us
 
 
@@ -29,6 +31,7 @@ def _stream(port: int | None) -> socket.socket:
     stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, _SYN_REPEATS)
     if port is None:
         return stream
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

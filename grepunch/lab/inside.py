@@ -21,6 +21,7 @@ from grepunch.lab.namespaces import LOGS, NAMED_NAMESPACES, mount_bind, mount_tm
 from grepunch.lab.requirements import LabUnavailable
 
 RUN = Path("/run")
+STATE = RUN / "state"
 _ABANDONED = 75  # exit code when the caller has gone: EX_TEMPFAIL of sysexits.h
 
 
@@ -49,6 +50,8 @@ def _prepare(logs: Path | None) -> None:
     mount_tmpfs(RUN)
     NAMED_NAMESPACES.mkdir()
     LOGS.mkdir()
+    STATE.mkdir(mode=0o700)
+    os.environ["STATE_DIRECTORY"] = str(STATE)  # what endpoints in here remember is not the machine's
     if kept is not None:
         mount_bind(kept, LOGS)
         os.close(kept)

@@ -14,6 +14,7 @@ from grepunch.peer.session import SealedSession, Taps
 from grepunch.peer.ways import Ways
 from grepunch.punch.candidate import Candidate, CandidateKind
 from grepunch.punch.plan import Budget
+from grepunch.punch.winners import Winner
 from grepunch.secure.derive import probe_key
 from grepunch.signalling.arq import Arq
 from grepunch.traversal import MeetingClock, Traversal
@@ -26,8 +27,8 @@ UNKNOWN_ROUND_TRIP = 0.1
 
 @dataclass(frozen=True, slots=True)
 class PeerContext:
-    """Handed in by the endpoint, which ``clock``, ``interfaces`` and ``slot_taken`` ask; ``new_session`` makes a fresh
-    PPTP session.
+    """Handed in by the endpoint, which ``clock``, ``interfaces``, ``slot_taken`` and ``remembered`` (what worked last
+    time) ask; ``new_session`` makes a fresh PPTP session.
 
     ``static_secret`` is the Diffie-Hellman of the two static keys. The budget outlives every attempt.
     """
@@ -40,6 +41,7 @@ class PeerContext:
     interfaces: Callable[[], Sequence[IPv4Interface]]
     entropy: Callable[[int], bytes]
     slot_taken: Callable[[IPv4Address], bool] = lambda address: False
+    remembered: Callable[[], Winner | None] = lambda: None
     taps: Taps = field(default_factory=Taps)
     budget: Budget = field(default_factory=Budget)
 
@@ -58,6 +60,7 @@ class PeerContext:
             interfaces=self.interfaces,
             slot_taken=self.slot_taken,
             entropy=self.entropy,
+            remembered=self.remembered,
         )
         rtt = STREAM_ROUND_TRIPS * clock.rtt if clock is not None else UNKNOWN_ROUND_TRIP
         return SealedSession(Arq(rtt=rtt), self.new_session(), traversal, self.taps)
@@ -86,6 +89,7 @@ class PeerContext:
             window=self.config.window,
             budget=self.budget,
             entropy=self.entropy,
+            winner=self.remembered(),
             now=now,
         )
 

@@ -16,6 +16,7 @@ from grepunch.punch.plan import NOMINATION_WAIT, Budget, Proven, Schedule, nomin
 from grepunch.punch.probe import ATTEMPT_ID_SIZE
 from grepunch.punch.puncher import Puncher, WindowEnded
 from grepunch.punch.report import PunchReport
+from grepunch.punch.winners import Winner, usable
 from pptp.machine import earliest
 from pptp.timers import Timers
 
@@ -40,8 +41,14 @@ class DirectPunch:
         budget: Budget,
         entropy: Callable[[int], bytes],
         now: float,
+        winner: Winner | None = None,
     ) -> None:
+        """``winner`` is what worked the last time, if that is known."""
+        winner = usable(winner, forms)
+        if winner is not None:
+            winner = Winner(winner.form)  # no call can be made for the NATs to see: nobody tells the peer when
         self.target = target
+        self._preferred = winner.form if winner is not None else Form.V1
         self._proven: tuple[Proven, ...] = ()
         self._proven_at = 0.0
         self._events: list[DirectEvent] = []
@@ -55,6 +62,7 @@ class DirectPunch:
             budget=budget,
             entropy=entropy,
             forms=forms,
+            winner=winner,
         )
         self._puncher.start(now, now)
 
@@ -121,7 +129,7 @@ class DirectPunch:
                     pass  # nobody to tell that our side is open
 
     def _nominate(self, now: float) -> None:
-        best = nominate(self._proven, now - self._proven_at)
+        best = nominate(self._proven, now - self._proven_at, self._preferred)
         if best is not None:
             self._events.append(best)
         elif self._proven:

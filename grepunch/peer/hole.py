@@ -25,7 +25,7 @@ CHALLENGE_SIZE = 8
 CHALLENGE_INTERVAL = 1.0
 # ours: and one answer a second to sources other than the hole, so that nobody else can be flooded through us
 STRANGE_ANSWER_INTERVAL = 1.0
-# ours: each change of form measures the path anew, and a peer changes it once
+# ours: each change of form measures the path anew, and a peer changes it once; it has so long to follow ours, too
 FOLLOW_INTERVAL = 1.0
 # ours: how often the round trip is measured, for people to see; the first time when the start's work is done
 FIRST_MEASURE = 1.0
@@ -111,7 +111,7 @@ class Hole:
         self._entropy = entropy
         self._check: _Challenge | None = None
         self._move: _Challenge | None = None
-        self._followed_at = float("-inf")
+        self._followed_at = self._used_at = float("-inf")
         self._answered_at = float("-inf")
         self._measure_at: float | None = None
         self._out: list[SealedOut] = []
@@ -158,7 +158,7 @@ class Hole:
 
     def use(self, place: Place, now: float) -> None:
         """Take this path. The empty frame tells the peer at once, and is the first sealed frame in the hole."""
-        self.place = place
+        self.place, self._used_at = place, now
         self.heard = self._reaches = False
         self.path.nominated(*place, now)
         self._events.append(InnerMtu(inner_mtu(self.path.outer_mtu, OVERHEAD[place[1]])))
@@ -196,16 +196,18 @@ class Hole:
     def frame_from(self, source: Place, now: float, *, follow: bool, current: bool) -> None:
         """An authentic frame came out of GRE at ``source``.
 
-        ``follow``: the peer nominates the form, and we use what it uses. ``current``: it came under the keys in use;
-        an older frame moves nothing.
+        ``follow``: the peer nominates the form, and we use what it uses; else it will soon use ours. ``current``: it
+        came under the keys in use; an older frame moves nothing.
         """
         if self.place is None:
             if self._left:  # given up in silence, and now the peer, who may have slept, comes through it
                 self._challenge(source, now, current)
             return
         if source != self.place:
-            if not (follow and source[0] == self.place[0]):
-                self._challenge(source, now, current)
+            same_address = source[0] == self.place[0]
+            if not (follow and same_address):
+                if not same_address or now - self._used_at >= FOLLOW_INTERVAL:
+                    self._challenge(source, now, current)
                 return
             if not current or now - self._followed_at < FOLLOW_INTERVAL:
                 return  # GRE's header is not authentic: whoever rewrites it must not have us begin anew all the time

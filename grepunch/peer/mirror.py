@@ -1,6 +1,7 @@
 """The mirrored handshake beside a punch: for NATs that pass GRE only for a PPTP call which they have seen.
 
-A second after the common start, where no probe has come through, both sides connect to each other's TCP port 1723
+A second after the common start, where no probe has come through, or at once where that is what helped the last time,
+both sides connect to each other's TCP port 1723
 from their own (RFC 2637 section 3.1 has it as the server's; a helper looks no further than that), and both NATs see a
 client call a server. Where a NAT draws ports at random one side's SYN can still find the other, if that one has a
 public address or its port forwarded. Once both calls are established the puncher's probes pass like any others:
@@ -12,6 +13,7 @@ with it; a round that needs a new one replaces it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address
@@ -27,6 +29,9 @@ MIRROR_AFTER = 1.0
 CONNECT_WAIT = 8.0
 # ours, because a NAT that accepts strays refuses a SYN that comes before its own host's has left
 REDIAL_AFTER = 0.5
+# ours, because who lies about an address must not have us flood it: two connections of three SYNs at the most (see
+# :mod:`grepunch.io.simultaneous`) count as so many probes of that address
+DIAL_PACKETS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +85,13 @@ class _Timer(Enum):
 
 
 class Mirror:
-    """One session's mirrored handshakes; the sealed session owns it."""
+    """One session's mirrored handshakes; the sealed session owns it.
 
-    def __init__(self) -> None:
+    ``afford`` takes packets out of what an address may get, and says whether that was possible.
+    """
+
+    def __init__(self, afford: Callable[[IPv4Address, int, float], bool]) -> None:
+        self._afford = afford
         self._address: IPv4Address | None = None
         self._until = 0.0
         self._dialled = False
@@ -105,7 +114,7 @@ class Mirror:
         """Act on what is due."""
         for timer in self._timers.pop_expired(now):
             match timer:
-                case _Timer.DIAL if self._address is not None:
+                case _Timer.DIAL if self._address is not None and self._afford(self._address, DIAL_PACKETS, now):
                     self._call, self._dialled = None, True
                     self._timers.arm(_Timer.CONNECT, self._until)
                     self._out.append(MirrorDial(self._address))
@@ -119,11 +128,11 @@ class Mirror:
 
     # -- commands -------------------------------------------------------------------------------------------
 
-    def begin(self, start: float, address: IPv4Address) -> None:
-        """A round starts at ``start``: dial ``address`` if no path is proven soon after."""
+    def begin(self, start: float, address: IPv4Address, *, first: bool = False) -> None:
+        """A round starts at ``start``: dial ``address`` if no path is proven soon after, or ``first`` of all."""
         self._address = address
         self._until = start + MIRROR_AFTER + CONNECT_WAIT
-        self._timers.arm(_Timer.DIAL, start + MIRROR_AFTER)
+        self._timers.arm(_Timer.DIAL, start if first else start + MIRROR_AFTER)
 
     def settled(self) -> None:
         """A path is proven or the round is over. What is not connected by now is not needed."""

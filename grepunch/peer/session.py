@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from grepunch.peer.mirror import Mirror, MirrorTransmit
+from grepunch.peer.mirror import Mirror, MirrorKeep, MirrorTransmit
 from grepunch.ports import GreSend, RelayPolicy
 from grepunch.signalling.arq import Arq, ArqFailed, Delivered
 from grepunch.signalling.messages import PptpMessage, RelayWish, build, parse
@@ -47,7 +47,7 @@ class SealedSession:
 
     def __init__(self, arq: Arq, pptp: Session, traversal: Traversal, taps: Taps) -> None:
         self.traversal = traversal
-        self.mirror = Mirror()
+        self.mirror = Mirror(traversal.afford)
         self.drops: Counter[Drop] = Counter()
         self._arq = arq
         self._pptp = pptp
@@ -184,15 +184,18 @@ class SealedSession:
         events: list[SealedEvent] = [*self._pptp.events(), *self.traversal.events()]
         for event in events:
             match event:
-                case RoundStarts(at=at, external=external):
-                    self.mirror.begin(at, external)
+                case RoundStarts(at=at, external=external, call_first=call_first):
+                    self.mirror.begin(at, external, first=call_first)
                 case PathProven() | RoundFailed(slot_taken=True):
                     self.mirror.settled()
                 case _:
                     pass
-        self._out += self.mirror.transmits()
+        mirror_out = self.mirror.transmits()
+        if any(isinstance(item, MirrorKeep) for item in mirror_out):
+            self.traversal.call_seen(now)
+        self._out += mirror_out
         self._events += events
-        return bool(arq_events or pptp_out or traversal_out or events)
+        return bool(arq_events or pptp_out or traversal_out or events or mirror_out)
 
     def _send_message(self, message: bytes, now: float) -> None:
         self._arq.send(message, now)

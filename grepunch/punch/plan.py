@@ -28,14 +28,15 @@ LEAD_PACKETS_SYNCHRONISED = 3  # enough when the other side surely starts within
 LEAD_PACKETS = 8
 SURE_SKEW = 0.2
 
-# ours, because two forms then send (15 + 17) * 2 = 64 packets in 30 s: the budget exactly. The first of full TTL
+# ours, because two forms then send (15 + 13) * 2 = 56 packets in 30 s, which leaves the budget something for calls
+# (see :mod:`grepunch.peer.mirror`), and both together are no more than anybody may get. The first of full TTL
 # may be the very first of all, when the peer's "open" came early, and what it opens must not hang on one packet
 # that is lost: two more follow it closely.
 FULL_OPENING_INTERVAL = 0.05
 FULL_OPENING_PACKETS = 3
 FULL_INTERVAL = 0.2
 FULL_FAST_PACKETS = 15  # about 3 s
-FULL_SLOW_INTERVAL = 1.6
+FULL_SLOW_INTERVAL = 2.1
 WINDOW = 30.0
 
 # ours, because Linux keeps an unreplied GRE flow for 30 s, and some families for 60 s
@@ -56,6 +57,11 @@ HOUR = 3600.0
 BUDGET_MAX_TARGETS = 64
 
 NOMINATION_WAIT = 0.06  # ours, because the preferred form is rarely more than a few ms behind the other
+
+# ours: what worked last time has so long before full TTL goes out in the other forms too (six packets of its own), or
+# in any, where it worked once both NATs had seen a PPTP call, which takes a handful of round trips
+FORM_FIRST = 0.4
+CALL_FIRST = 1.0
 
 
 def propose_start(server_now: float, own_rtt: float, peer_rtt: float) -> float:
@@ -184,12 +190,13 @@ class Proven:
     rtt: float | None
 
 
-def nominate(proven: Sequence[Proven], waited: float) -> Proven | None:
+def nominate(proven: Sequence[Proven], waited: float, preferred_form: Form = Form.V1) -> Proven | None:
     """The path to take among those proven so far, ``waited`` seconds after the first proof; None: wait on.
 
-    The first that came in the preferred form (v1) wins at once; another only when v1 has had its 60 ms.
+    The first that came in the preferred form (v1, or what won the last time) wins at once; another only when that
+    form has had its 60 ms.
     """
-    preferred = next((path for path in proven if path.form is Form.V1), None)
+    preferred = next((path for path in proven if path.form is preferred_form), None)
     if preferred is not None or not proven or waited < NOMINATION_WAIT:
         return preferred
     return proven[0]

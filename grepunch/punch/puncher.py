@@ -9,6 +9,10 @@ States (the enum :class:`Phase`): IDLE until told to start; WAITING for the comm
 FULL; and at the end of the window ENDED, where it only answers. Without a rendezvous the window is followed by
 SPARSE, TTL-limited again, and now and then a BURST of full TTL, until stopped. An authentic probe of the peer shows
 that the peer is open, and has the effect of its "open".
+
+What won the last time goes first: for a moment of FULL the other forms are held back, which means that their probes
+stay TTL-limited. So our own NAT is open for them all the same, and a peer that goes by another order is heard, and
+answered in its own form at once.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from grepunch.punch.plan import Budget, Proven, Schedule
 from grepunch.punch.probe import ATTEMPT_ID_SIZE, NO_ATTEMPT, Probe, open_probe, seal_probe
 from grepunch.punch.report import PunchReport
 from grepunch.punch.stream import PeerAttempts, Stream, Target
+from grepunch.punch.winners import Winner, ordered
 from pptp.errors import Drop, UsageError, WireCause, WireError
 from pptp.timers import Timers
 from pptp.wire.vendor import ClearKind, ClearPacket, build_clear
@@ -112,7 +117,9 @@ class Puncher:
         entropy: Callable[[int], bytes],
         own_external: IPv4Address | None = None,
         forms: Sequence[Form] = (Form.V1, Form.V0),
+        winner: Winner | None = None,
     ) -> None:
+        """``winner`` is what worked the last time, if that is known and still among ``forms``."""
         if len(attempt_id) != ATTEMPT_ID_SIZE or attempt_id == NO_ATTEMPT:
             raise UsageError("an attempt id is 8 octets, not all zero")
         self._attempt_id = attempt_id
@@ -121,7 +128,10 @@ class Puncher:
         self._schedule = schedule
         self._budget = budget
         self._entropy = entropy
-        self._forms = tuple(forms)
+        self._forms = ordered(forms, winner)
+        self._first = winner.form if winner is not None else None
+        self._call_first = winner is not None and winner.mirrored
+        self._all_held_until = self._others_held_until = 0.0
         self._targets = {
             t.address: Target(t.kind, Ladder(own_external, rendezvous=schedule.rendezvous)) for t in targets
         }
@@ -215,6 +225,12 @@ class Puncher:
                 self._go_full(now, Phase.BURST)
             case _:
                 pass  # already at full TTL, or over
+
+    def call_seen(self, now: float) -> None:
+        """Both NATs have now seen a PPTP call. Where the probes were waiting for that, they wait no longer."""
+        if self._began is not None and now < self._all_held_until and self._phase in (Phase.LEAD, Phase.FULL):
+            self._all_held_until = now
+            self._go_full(now, Phase.FULL)
 
     def stop(self, now: float) -> None:
         """Send and hear nothing more."""
@@ -325,6 +341,7 @@ class Puncher:
 
     def _begin(self, now: float, phase: Phase) -> None:
         self._began = now
+        self._all_held_until = now + plan.CALL_FIRST if self._call_first else now
         self._timers.stop(_Timer.START)
         self._timers.arm(_Timer.WINDOW, now + self._schedule.window)
         no_nat = all(target.kind is CandidateKind.LAN for target in self._targets.values())
@@ -347,6 +364,8 @@ class Puncher:
 
     def _go_full(self, now: float, phase: Phase) -> None:
         self._phase = phase
+        if phase is Phase.FULL and self._first is not None:
+            self._others_held_until = max(now, self._all_held_until) + plan.FORM_FIRST
         self._full_count = 0
         for timer in (_Timer.LEAD, _Timer.ANSWER, _Timer.SPARSE, _Timer.BURST):
             self._timers.stop(timer)
@@ -356,6 +375,8 @@ class Puncher:
         for stream in self._scheduled:
             if stream.answered:
                 stream.answered = False
+            elif self._held(stream, now):
+                self._send_lead(stream, now)
             elif not stream.settled:
                 self._send_full(stream, now)
         self._full_count += 1
@@ -365,6 +386,13 @@ class Puncher:
             self._go_sparse(now)
         else:
             self._timers.arm(_Timer.FULL, now + plan.full_interval(self._full_count))
+
+    def _held(self, stream: Stream, now: float) -> bool:
+        """Whether it is for others to go first. What has been heard of is not held back."""
+        limit = (
+            self._all_held_until if stream.form is self._first else max(self._all_held_until, self._others_held_until)
+        )
+        return not stream.heard and now < limit
 
     def _end_window(self, now: float) -> None:
         proven = any(stream.proven for stream in self._streams.values())

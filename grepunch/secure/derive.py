@@ -51,6 +51,11 @@ def side_tag(shared: bytes, own_public_key: bytes, day: int) -> bytes:
     return hkdf(shared, b"side" + own_public_key + _day(day), 16)
 
 
+def place_id(shared: bytes, network: bytes) -> bytes:
+    """What stands for a network of ours and a peer where paths that worked are remembered; tells nobody either."""
+    return hkdf(shared, b"place" + network, 16)
+
+
 def probe_key(secret: bytes, sender_public_key: bytes, receiver_public_key: bytes) -> bytes:
     """The MAC key of probes in one direction; ``secret`` is the handshake's probe secret, or the static-static DH."""
     return hkdf(secret, b"probe" + sender_public_key + receiver_public_key)

@@ -155,3 +155,13 @@ def test_silence_is_told_and_a_hole_that_was_left_says_nothing() -> None:
     made.leave()
     made.handle_timeout(now + 60)
     assert said(made) == []
+
+
+def test_the_pns_gives_the_pac_a_moment_to_follow_before_it_asks_at_another_form() -> None:
+    made = hole()
+    made.use(HERE, 0.0)
+    made.transmits()
+    made.frame_from(SAME_ADDRESS, 0.5, follow=False, current=True)
+    assert made.transmits() == []
+    made.frame_from(SAME_ADDRESS, 1.0, follow=False, current=True)
+    assert [out.place for out in made.transmits()] == [SAME_ADDRESS]

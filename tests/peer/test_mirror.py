@@ -6,6 +6,7 @@ from ipaddress import IPv4Address
 
 from grepunch.peer.mirror import (
     CONNECT_WAIT,
+    DIAL_PACKETS,
     MIRROR_AFTER,
     REDIAL_AFTER,
     Mirror,
@@ -23,8 +24,19 @@ START = 100.0
 DIAL_AT = START + MIRROR_AFTER
 
 
+def new_mirror(budget: int = 1000) -> Mirror:
+    """One that may send so many packets."""
+    left = [budget]
+
+    def afford(address: IPv4Address, packets: int, now: float) -> bool:
+        left[0] -= packets
+        return left[0] >= 0
+
+    return Mirror(afford)
+
+
 def dialled() -> Mirror:
-    mirror = Mirror()
+    mirror = new_mirror()
     mirror.begin(START, PEER)
     mirror.handle_timeout(DIAL_AT)
     assert mirror.transmits() == [MirrorDial(PEER)]
@@ -49,7 +61,7 @@ def talk(pair: tuple[Mirror, Mirror]) -> None:
 
 
 def test_it_waits_for_the_punch_and_dials_a_second_after_the_common_start() -> None:
-    mirror = Mirror()
+    mirror = new_mirror()
     assert mirror.deadline() is None
     mirror.begin(START, PEER)
     assert mirror.deadline() == DIAL_AT
@@ -60,7 +72,7 @@ def test_it_waits_for_the_punch_and_dials_a_second_after_the_common_start() -> N
 
 
 def test_a_path_that_is_proven_first_makes_it_unnecessary() -> None:
-    mirror = Mirror()
+    mirror = new_mirror()
     mirror.begin(START, PEER)
     mirror.settled()
     assert mirror.deadline() is None
@@ -165,6 +177,27 @@ def test_a_new_round_without_a_path_replaces_a_call_that_no_longer_helps() -> No
 
 
 def test_hanging_up_without_a_connection_says_nothing() -> None:
-    mirror = Mirror()
+    mirror = new_mirror()
     mirror.hang_up()
     assert mirror.transmits() == []
+
+
+def test_where_a_call_helped_the_last_time_it_is_made_at_the_common_start() -> None:
+    mirror = new_mirror()
+    mirror.begin(START, PEER, first=True)
+    assert mirror.deadline() == START
+    mirror.handle_timeout(START)
+    assert mirror.transmits() == [MirrorDial(PEER)]
+
+
+def test_an_address_that_has_had_enough_packets_is_not_dialled() -> None:
+    mirror = new_mirror(2 * DIAL_PACKETS)
+    mirror.begin(START, PEER)
+    now, dials = DIAL_AT, 0
+    while (due := mirror.deadline()) is not None:
+        mirror.handle_timeout(due)
+        dials += mirror.transmits() == [MirrorDial(PEER)]
+        now = due
+        mirror.receive(MirrorClosed(), now)
+    assert dials == 2
+    assert not mirror.up

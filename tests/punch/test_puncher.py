@@ -14,6 +14,7 @@ from grepunch.punch.candidate import Candidate, CandidateKind
 from grepunch.punch.plan import Budget, Proven, Schedule
 from grepunch.punch.probe import NO_ATTEMPT, Probe, open_probe, seal_probe
 from grepunch.punch.puncher import MAX_LEARNED_SOURCES, OpenEvidence, OwnSideOpen, Phase, Puncher, WindowEnded
+from grepunch.punch.winners import Winner
 from pptp.errors import Drop, UsageError
 from pptp.wire.vendor import parse_clear
 
@@ -364,7 +365,7 @@ def test_replies_stand_for_scheduled_probes() -> None:
         machine.receive_probe(PEER, Form.V1, theirs(number), 60, 4.0 + 0.1 * number)
     replies = machine.transmits()
     assert len(replies) == 8
-    assert [send.form for _, send in run(machine, 4.5)] == [Form.V0]
+    assert [send.form for _, send in run(machine, 4.7)] == [Form.V0]
     assert scheduled + len(replies) + 1 + len(run(machine, 29.9)) <= plan.BUDGET_PACKETS
 
 
@@ -387,3 +388,69 @@ def test_news_about_others_is_nothing_to_us() -> None:
     machine = started()
     machine.receive_news(PathNews(PathNewsKind.TIME_EXCEEDED, ROUTER, OURS, Form.V1), 0.1)
     assert not machine.events()
+
+
+# -- what won the last time ------------------------------------------------------------------------------------
+
+
+def remembering(winner: Winner) -> Puncher:
+    machine = Puncher(
+        attempt_id=ATTEMPT,
+        outgoing_key=OUT_KEY,
+        incoming_key=IN_KEY,
+        targets=[Candidate(PEER, CandidateKind.EXTERNAL)],
+        schedule=RENDEZVOUS,
+        budget=Budget(),
+        entropy=random.Random(5).randbytes,
+        own_external=OURS,
+        winner=winner,
+    )
+    machine.start(0.0, 0.0)
+    return machine
+
+
+def first_full(sent: list[tuple[float, GreSend]]) -> dict[Form, float]:
+    """When the first probe of full TTL left in each form."""
+    return {send.form: at for at, send in reversed(sent) if send.ttl is None}
+
+
+def test_the_form_that_won_goes_first_and_the_others_follow_whatever_comes_of_it() -> None:
+    machine = remembering(Winner(Form.V0))
+    sent = run(machine, 2.0)
+    began = first_full(sent)
+    assert began[Form.V0] == pytest.approx(0.6)
+    assert began[Form.V0] + plan.FORM_FIRST <= began[Form.V1] <= began[Form.V0] + 2 * plan.FORM_FIRST
+    led = [at for at, send in sent if send.ttl is not None and send.form is Form.V1]
+    assert max(led) > 0.6, "held back means that our own NAT is kept open for it"
+
+
+def test_a_form_that_is_held_back_is_answered_when_the_peer_is_heard_in_it() -> None:
+    machine = remembering(Winner(Form.V0))
+    run(machine, 0.65)
+    machine.receive_probe(PEER, Form.V1, theirs(1), 60, 0.66)
+    assert (Form.V1, None) in [(send.form, send.ttl) for send in machine.transmits()]
+
+
+def test_where_a_call_helped_every_form_waits_for_it_but_not_for_long() -> None:
+    machine = remembering(Winner(Form.V1, mirrored=True))
+    assert all(send.ttl is not None for _, send in run(machine, plan.CALL_FIRST - 0.01))
+    began = first_full(run(machine, 3.0))
+    assert began[Form.V1] <= plan.CALL_FIRST + 0.2
+    assert began[Form.V0] > began[Form.V1]
+
+
+def test_the_call_that_is_up_releases_the_probes_at_once() -> None:
+    machine = remembering(Winner(Form.V1, mirrored=True))
+    run(machine, 0.1)
+    machine.call_seen(0.15)
+    assert [(send.form, send.ttl is None) for send in machine.transmits()] == [(Form.V1, True), (Form.V0, False)]
+    machine.call_seen(0.16)
+    assert machine.transmits() == []
+
+
+def test_a_call_that_nobody_waited_for_changes_nothing() -> None:
+    machine = started()
+    machine.transmits()
+    machine.call_seen(0.05)
+    assert machine.transmits() == []
+    assert machine.phase is Phase.LEAD

@@ -29,6 +29,7 @@ from grepunch.peer import (
 )
 from grepunch.ports import RELAY, Form, GreFrame, GreSend, PathNews, RelayPolicy
 from grepunch.punch.path import PathState
+from grepunch.punch.winners import Winner
 from grepunch.routing import AddressTable
 from grepunch.secure.exchange import KeyExchange
 from grepunch.secure.handshake import MessageType
@@ -67,6 +68,7 @@ class Host:
     forms: tuple[Form, ...] = (Form.V1, Form.V0)
     window: float = 30.0
     relay: RelayPolicy = RelayPolicy.NEVER
+    winner: Winner | None = None  # what it remembers of the last time
     interfaces: tuple[IPv4Interface, ...] = ()
     slot_taken: Callable[[IPv4Address], bool] = lambda address: False
     running: bool = False
@@ -156,6 +158,7 @@ class Host:
             interfaces=lambda: self.interfaces,
             slot_taken=lambda address: self.slot_taken(address),
             entropy=self.world.random.randbytes,
+            remembered=lambda: self.winner,
         )
 
     def _allocate(self) -> int:
