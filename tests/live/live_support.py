@@ -18,7 +18,7 @@ from grepunch.lab.requirements import LabUnavailable
 from grepunch.lab.topology import Lab
 
 PROTOCOL_PPP = 0x880B  # RFC 2637 section 4.1
-SETTLE = 0.02  # seconds in which a packet surely crosses the lab
+SETTLE = 0.1  # seconds in which a packet surely crosses the lab, whatever else the machine has to do
 ICMP_UNREACHABLE, ICMP_TIME_EXCEEDED, CODE_PROTOCOL = 3, 11, 2  # RFC 792
 
 

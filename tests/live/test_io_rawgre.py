@@ -16,7 +16,7 @@ from tests.live.live_support import RunInLab
 
 SEALED = bytes.fromhex("0053") + bytes(31)
 PROBE = bytes.fromhex("ff03c02100010008") + bytes(4)
-SETTLE = 0.05
+SETTLE = 0.1
 ICMP = socket.IPPROTO_ICMP
 GRE = socket.IPPROTO_GRE
 

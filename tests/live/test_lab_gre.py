@@ -13,8 +13,6 @@ from grepunch.lab.nat import GreTimers
 from grepunch.lab.topology import MEET_ADDRESSES, Lab, SidePlan
 from tests.live.live_support import CODE_PROTOCOL, FORMS, ICMP_UNREACHABLE, SETTLE, Gre, RunInLab, exchange, gre_v0
 
-pytestmark = pytest.mark.alone  # packets are given milliseconds to cross
-
 ECHO_REQUEST = 8  # RFC 792
 PLAIN = ["v0", "0/0"]  # the forms whose key netfilter takes for the same in both directions
 
