@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grepunch import interface
 from grepunch.admission import HandshakeDesk
@@ -37,7 +37,6 @@ from grepunch.io.netwatch import way_to
 from grepunch.io.packetloop import serve
 from grepunch.io.rawgre import RawGre
 from grepunch.io.tun import Tun
-from grepunch.meetings import Meetings, Member, ca_file_of, check_settings
 from grepunch.mirrors import Mirrors
 from grepunch.movement import Movement
 from grepunch.options import Action, EndpointOptions, Role
@@ -75,6 +74,9 @@ from pptp.datapath import SealedPair
 from pptp.ppp.ipcp import Ipv4Up
 from pptp.ppp.ipv6cp import Ipv6Up
 from pptp.wire.sealed import CAPABILITY_CHECKSUM_ELISION
+
+if TYPE_CHECKING:
+    from grepunch.meetings import Meetings
 
 # ours: goodbyes take a second at the most, and a second signal does not wait for them
 GOODBYE = 1.5
@@ -332,6 +334,8 @@ class Endpoint:
         return (self._fault if self._fault in done else done.pop()).result()
 
     def _make_meetings(self, rendezvous: Rendezvous) -> Meetings:
+        from grepunch.meetings import Meetings, Member, ca_file_of, check_settings  # and websockets, for whom it is
+
         faults = check_settings(self._profile)
         if faults:
             raise ProfileInvalid(faults)

@@ -4,20 +4,23 @@ What is done is a list of steps, each with its undoing; they are undone in rever
 half-way. Everything is tagged: the interface by its alias, the routes by their protocol number, so that what a killed
 process left behind is recognised as ours (:func:`remove_leftovers`) and nothing else ever is.
 
-pyroute2 is imported on first use only (it costs 160 ms), and it cannot run on a thread that runs an event loop: calls
-from such a thread are carried out on another one, and block for a few milliseconds.
+pyroute2 is imported on first use only, and no more of it than is used (all of it costs 160 ms). It cannot run on a
+thread that runs an event loop: calls from such a thread are carried out on another one, and block for a few
+milliseconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
+from importlib.util import find_spec, module_from_spec
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from grepunch.io import nftguard
 from grepunch.io.errors import AddressClash, DeviceGone, HostError, NoPrivilege, Refused
@@ -265,9 +268,7 @@ def _with_netlink(work: Callable[[IPRoute], ResultT]) -> ResultT:
     """Call ``work`` with a netlink socket, on a thread that runs no event loop."""
 
     def call() -> ResultT:
-        from pyroute2 import IPRoute
-
-        with IPRoute() as netlink:
+        with _pyroute2().IPRoute() as netlink:
             return work(netlink)
 
     try:
@@ -278,15 +279,40 @@ def _with_netlink(work: Callable[[IPRoute], ResultT]) -> ResultT:
         return pool.submit(call).result()
 
 
-def _checked(what: str, call: Callable[[], ResultT]) -> ResultT:
-    """``call()``, with the kernel's refusal as one of our errors; ``what`` completes "could not …"."""
+class _Pyroute2(NamedTuple):
+    IPRoute: Callable[[], IPRoute]
+    NetlinkError: type[Exception]
+
+
+@cache
+def _pyroute2() -> _Pyroute2:
+    """What is used of pyroute2. Its package imports everything there is in it, which takes twice the time and memory;
+    so the two modules are imported under a package that is bare, and nobody else ever sees."""
+    package = find_spec("pyroute2")
+    if package is not None and "pyroute2" not in sys.modules:
+        sys.modules["pyroute2"] = module_from_spec(package)
+        try:
+            from pyroute2.iproute.linux import IPRoute
+            from pyroute2.netlink.exceptions import NetlinkError
+
+            return _Pyroute2(IPRoute, NetlinkError)
+        except ImportError:
+            pass  # another release, with its modules in other places
+        finally:
+            del sys.modules["pyroute2"]
+    from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
+    return _Pyroute2(IPRoute, NetlinkError)
+
+
+def _checked(what: str, call: Callable[[], ResultT]) -> ResultT:
+    """``call()``, with the kernel's refusal as one of our errors; ``what`` completes "could not …"."""
     try:
         return call()
-    except NetlinkError as error:
+    except _pyroute2().NetlinkError as error:
         said = f"The kernel would not {what}: {error.args[1] if len(error.args) > 1 else error}."
-        match error.code:
+        match getattr(error, "code", None):
             case errno.EPERM | errno.EACCES:
                 raise NoPrivilege(said, "CAP_NET_ADMIN is missing, or IPv6 is disabled on the interface.") from error
             case errno.EEXIST:
