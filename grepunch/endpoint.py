@@ -305,8 +305,12 @@ class Endpoint:
     async def _run_open(self, stack: AsyncExitStack) -> Verdict:
         """With everything open: read sockets, run tasks, until one of them has a verdict."""
         loop = asyncio.get_running_loop()
-        readers = {self._gre: self._gre_readable, self._interface.device: self._pump.tun_readable}
-        rounds = Rounds({source.fileno(): reader for source, reader in readers.items()}, self._pump.settle)
+        device = self._interface.device.fileno()
+        readers = {self._gre.fileno(): self._gre_readable, device: self._pump.tun_readable}
+        if isinstance(self._pump, Engine):
+            readers[self._pump.fileno()] = self._pump.tun_readable
+            stack.callback(self._pump.close)
+        rounds = Rounds(readers, self._pump.settle)
         stack.callback(rounds.close)
         self._stop_serving = serve(rounds)
         stack.callback(self.stop_reading)

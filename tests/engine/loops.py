@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import select
 import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -220,11 +221,19 @@ class End:
 
     def send(self) -> list[bytes]:
         """Let the loop read its device until there is no more; the packets on the wire."""
-        while self.device.waiting:
+        while self.device.waiting or self.waits():
             self.pump.tun_readable()
         self.pump.settle()
         sent, self.socket.sent_packets = self.socket.sent_packets, []
         return sent
+
+    def waits(self) -> bool:
+        """Whether the loop wants to be called though its device has nothing."""
+        if self.loop == "plain":
+            return False
+        poll = select.poll()
+        poll.register(self.pump, select.POLLIN)
+        return bool(poll.poll(0))
 
     def receive(self, packets: Sequence[bytes]) -> list[bytes]:
         """Let these packets arrive; what is written to the device."""

@@ -91,17 +91,33 @@ def test_a_train_comes_out_as_the_packets_of_the_plain_path(train: Train) -> Non
         assert carried(*way, [train]) == train.packets()
 
 
+def in_sending_order(sender: str, all_trains: Sequence[Train]) -> list[Train]:
+    """What is single overtakes trains of other flows. (Two flows are one here where the ports are out of sight.)"""
+    single: list[Train] = []
+    waiting: list[Train] = []
+    flows_waiting: set[bytes] = set()
+    for train in all_trains:
+        flow = train.packets()[0][12:24] if train.flow.version == 4 else train.packets()[0][8:44]
+        if sender == "engine" and (len(train.payload) > train.size or flow in flows_waiting):
+            waiting.append(train)
+            flows_waiting.add(flow)
+        else:
+            single.append(train)
+    return single + waiting
+
+
 @settings(max_examples=60, deadline=None)
 @given(first=trains(), more=st.lists(trains(), max_size=2), seed=st.integers(0, 1 << 32))
 def test_under_loss_reordering_and_duplication(first: Train, more: list[Train], seed: int) -> None:
     all_trains = [first, *more]
-    packets = [packet for train in all_trains for packet in train.packets()]
+    count = sum(len(train.packets()) for train in all_trains)
     rng = random.Random(seed)
     spread = rng.choice([0, 2, 30])
-    order = [number for number in range(len(packets)) for _ in range(rng.choice([0, 1, 1, 1, 1, 1, 2]))]
+    order = [number for number in range(count) for _ in range(rng.choice([0, 1, 1, 1, 1, 1, 2]))]
     order.sort(key=lambda number: number + rng.random() * spread)
-    expected = [packets[number] for number in dict.fromkeys(order)]  # the copy is a replay
     for way in WAYS:
+        packets = [packet for train in in_sending_order(way[0], all_trains) for packet in train.packets()]
+        expected = [packets[number] for number in dict.fromkeys(order)]  # the copy is a replay
         assert carried(*way, all_trains, order) == expected, seed
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from grepunch.io.engine.backlog import Backlog
 from grepunch.io.engine.batches import GreBatches
 from grepunch.io.engine.inbound import Inbound
 from grepunch.io.engine.outbound import Outbound
@@ -40,7 +41,8 @@ class Engine(Generic[TrafficT]):
         relayed. After a batch ``settled`` is called for each peer whose machine may have something to send at once, and
         at the end of a wake-up ``moved`` for each whose data only moved."""
         self.drops: Counter[Drop] = Counter()
-        self._outbound = Outbound(batches, device, owner_of, relay, self.drops)
+        self._backlog = Backlog()
+        self._outbound = Outbound(batches, device, owner_of, relay, self.drops, self._backlog)
         self._inbound = Inbound(
             batches,
             device,
@@ -56,6 +58,14 @@ class Engine(Generic[TrafficT]):
         self._settled = settled
         self._now = now
         self._woken = False  # the device has been read since the last :meth:`settle`
+
+    def fileno(self) -> int:
+        """Readable while something is taken off the device and not sent yet: then too call :meth:`tun_readable`."""
+        return self._backlog.fileno()
+
+    def close(self) -> None:
+        """Close the descriptor; harmless when it is closed."""
+        self._backlog.close()
 
     def tun_readable(self) -> None:
         """Seal and send what the kernel has for the tunnel; the first packet of a wake-up before the second is read."""

@@ -1,7 +1,7 @@
 """From the TUN device to the wire: cut, seal into the send slots, hand over in batches.
 
 A batch is packets until the device has no more or ``SLOTS`` frames are made; then it is sent. A single packet waits for
-nothing, not even for the question whether it is the only one.
+nothing: neither for the question whether it is the only one, nor for the trains that came before it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from socket import IPPROTO_TCP, IPPROTO_UDP
 from typing import Generic, TypeVar
 
+from grepunch.io.engine.backlog import BUFFER_SIZE, PACKET, Backlog, flow_of
 from grepunch.io.engine.batches import SLOT_SIZE, SLOTS, GreBatches, Lane
 from grepunch.io.engine.checksum import TCP_CHECKSUM, UDP_CHECKSUM, ChecksumPlace, complete, completed
 from grepunch.io.engine.ports import Carrier, Device, Traffic
 from grepunch.io.engine.segmenting import PREFIX, header_end, segments
-from grepunch.io.engine.virtio import HEADER, NEEDS_CSUM
+from grepunch.io.engine.virtio import NEEDS_CSUM
 from grepunch.io.grefilter import GRE_PROTOCOL_PPP, GRE_V0_FLAGS, GRE_V1_FLAGS
 from grepunch.ports import Form, Way
 from pptp.crypto.aead import NONCE_SIZE
@@ -33,15 +34,14 @@ TrafficT = TypeVar("TrafficT", bound=Traffic)
 _IPV4 = int(Protocol.IPV4)
 _IPV6 = int(Protocol.IPV6)
 _GSO_TYPE = 1  # where virtio's header says whether this is a train
-_PACKET = HEADER.size  # where an IP packet begins in the read buffer
-_BUFFER = _PACKET + 0xFFFF + 1
 _IPV4_SIZE, _IPV6_SIZE = 20, 40
 
 # The header of virtio, and of IPv4: version and header length, fragment (in the host's order), protocol, destination.
 _START = struct.Struct("=BBHHHHB5xHxB6x4s")
 _FRAGMENT_MASK = int.from_bytes(b"\x3f\xff", sys.byteorder)
-_IPV6_NEXT_HEADER = _PACKET + 6
-_IPV6_DESTINATION = slice(_PACKET + 24, _PACKET + 40)
+_IPV4_DESTINATION = slice(PACKET + 16, PACKET + 20)
+_IPV6_NEXT_HEADER = PACKET + 6
+_IPV6_DESTINATION = slice(PACKET + 24, PACKET + 40)
 _CHECKSUM_OFFSETS = {IPPROTO_TCP: TCP_CHECKSUM, IPPROTO_UDP: UDP_CHECKSUM}
 
 # GRE (RFC 2637 section 4.1) and the header of the sealed frame behind it. The plain form (RFC 2784 section 2) has its
@@ -53,6 +53,9 @@ _SEALED_MORE = SEALED_HEADER + AEAD_TAG
 _LARGEST_PLAINTEXT = SLOT_SIZE - _HEADERS.size - AEAD_TAG
 _WHOLE = {protocol: INNER_HEADER.pack(0, protocol) for protocol in (_IPV4, _IPV6)}
 _ELIDED = {protocol: INNER_HEADER.pack(FLAG_CHECKSUM_ELIDED, protocol) for protocol in (_IPV4, _IPV6)}
+
+# ours: as much as a device's whole queue; what drops for longer than that in one go sends nothing meanwhile
+_MOST_DROPS = 50
 
 # ours: sizes whose views a slot remembers; a transfer has two or three
 _REMEMBERED_SIZES = 8
@@ -83,6 +86,7 @@ class Outbound(Generic[TrafficT]):
         owner_of: Callable[[bytes], TrafficT | None],
         relay: Callable[[TrafficT, bytes], bool],
         drops: Counter[Drop],
+        backlog: Backlog,
     ) -> None:
         """``owner_of`` says whose an inner destination is; ``relay`` has a frame relayed; ``drops`` counts what is
         nobody's."""
@@ -92,8 +96,9 @@ class Outbound(Generic[TrafficT]):
         self._owner_of = owner_of
         self._relay = relay
         self._drops = drops
-        self._buffer = bytearray(_BUFFER)
-        self._view = memoryview(self._buffer)
+        self._backlog = backlog
+        self._empty = bytearray(BUFFER_SIZE)  # to read into
+        self._use(self._empty)
         self._routes: dict[str, _Route[TrafficT]] = {}
         self._route: _Route[TrafficT] | None = None  # of the plaintext that is being sealed
         self._owners: list[_Route[TrafficT] | None] = [None] * SLOTS
@@ -108,15 +113,14 @@ class Outbound(Generic[TrafficT]):
         return touched
 
     def run(self, *, at_once: bool) -> None:
-        """Send one batch; ``at_once``: only the first packet, if it is a single one."""
-        ring, view, owners = self._ring, self._view, self._owners
+        """Send one batch; ``at_once``: no more than the first single packet, if there is one."""
+        ring, owners = self._ring, self._owners
         memory, lengths, lanes, headers, all_outs = ring.memory, ring.lengths, ring.lanes, self._headers, self._outs
         pack_into = _HEADERS.pack_into
         route: _Route[TrafficT] | None = None
         frames = octets = largest = counter = sequence = step = 0
-        slot = 0
         try:
-            for at, end in self._plaintexts():
+            for at, end in self._plaintexts(at_once=at_once):
                 if route is None or route is not self._route:
                     self._leave(route, frames, octets, largest, counter, sequence)
                     route = self._route
@@ -131,6 +135,7 @@ class Outbound(Generic[TrafficT]):
                 if lane is None:
                     self._seal_for_relay(route, at, end)
                     continue
+                slot = ring.count
                 if slot == SLOTS:
                     self._flush()
                     slot = 0
@@ -142,24 +147,22 @@ class Outbound(Generic[TrafficT]):
                 out = all_outs[slot].get(size)
                 if out is None:
                     out = self._make_out(slot, size)
-                seal_into(counter.to_bytes(NONCE_SIZE, "big"), view[at:end], headers[slot], out)
+                seal_into(counter.to_bytes(NONCE_SIZE, "big"), self._view[at:end], headers[slot], out)
                 counter += 1
                 sequence = sequence + step & 0xFFFFFFFF
                 lengths[slot] = size + more
                 if lanes[slot] is not lane:
                     ring.direct(slot, lane)
                 owners[slot] = route
-                slot += 1
-                ring.count = slot
+                ring.count = slot + 1
                 frames += 1
                 octets += size
                 if size > largest:
                     largest = size
-                if at_once and not self._buffer[_GSO_TYPE]:
-                    break
         finally:
             self._leave(route, frames, octets, largest, counter, sequence)  # a counter is never used twice
         self._flush()
+        self._backlog.announce()
 
     def _leave(
         self, route: _Route[TrafficT] | None, frames: int, octets: int, largest: int, counter: int, sequence: int
@@ -187,25 +190,48 @@ class Outbound(Generic[TrafficT]):
         else:
             traffic.drops[Drop.QUEUE_FULL] += 1
 
-    def _plaintexts(self) -> Iterator[tuple[int, int]]:
-        """What the device has, as plaintexts in the read buffer, each good until the next is asked for.
+    def _plaintexts(self, *, at_once: bool) -> Iterator[tuple[int, int]]:
+        """What there is to send, as plaintexts in ``_buffer``, each good until the next is asked for.
 
-        ``_route`` says whom each is for. Ends when the device has no more, or has given enough for one wake-up.
+        ``_route`` says whom each is for. First what is single on the device, then a train, and so in turn until there
+        is no more, or enough for one batch.
         """
-        buffer, read_into, unpack_from = self._buffer, self._device.read_into, _START.unpack_from
+        read_into, unpack_from = self._device.read_into, _START.unpack_from
+        backlog, waiting = self._backlog, self._backlog.waiting
         route: _Route[TrafficT] | None = None
         last_destination, elides, tap = b"", False, None
-        taken = 0
-        while taken < SLOTS:
-            end = read_into(buffer)
-            if not end:
+        taken = dropped = 0
+        reading, single, served = True, False, False
+        while True:
+            if reading:
+                buffer = self._empty
+                end = read_into(buffer)
+                if not end:
+                    reading = False
+                    continue
+                if buffer[_GSO_TYPE] or (waiting and backlog.holds(flow_of(buffer))):
+                    if not self._keep(buffer, end):
+                        dropped += 1
+                        reading = dropped < _MOST_DROPS
+                    continue
+                single = True
+            elif not waiting or (taken >= SLOTS and served):
                 return
+            else:
+                if single:
+                    self._flush()
+                single, served = False, True
+                buffer, end, _ = backlog.take()
+                backlog.spare(buffer)  # it is not asked for before the next reading
+            if buffer is not self._buffer:
+                self._use(buffer)
             taken += 1
+            reading = taken < SLOTS
             flags, gso_type, _, size, start, offset, first, fragment, kind, destination = unpack_from(buffer)
-            if first >> 4 == 4 and end >= _PACKET + _IPV4_SIZE:
+            if first >> 4 == 4 and end >= PACKET + _IPV4_SIZE:
                 protocol = _IPV4
                 direct = start == (first & 0x0F) * 4 and not fragment & _FRAGMENT_MASK
-            elif first >> 4 == 6 and end >= _PACKET + _IPV6_SIZE:
+            elif first >> 4 == 6 and end >= PACKET + _IPV6_SIZE:
                 protocol, destination = _IPV6, bytes(self._view[_IPV6_DESTINATION])
                 kind, direct = buffer[_IPV6_NEXT_HEADER], start == _IPV6_SIZE
             else:
@@ -222,25 +248,44 @@ class Outbound(Generic[TrafficT]):
                 for at, stop in cut:
                     taken += 1
                     yield at, stop
-            elif end - _PACKET + PREFIX > _LARGEST_PLAINTEXT:
+                reading = taken < SLOTS
+                continue
+            if end - PACKET + PREFIX > _LARGEST_PLAINTEXT:
                 route.traffic.drops[Drop.TOO_BIG] += 1
             elif elided and tap is None:
-                buffer[_PACKET - PREFIX : _PACKET] = _ELIDED[protocol]
-                yield _PACKET - PREFIX, end
+                buffer[PACKET - PREFIX : PACKET] = _ELIDED[protocol]
+                yield PACKET - PREFIX, end
             elif self._make_whole(route, end, flags, ChecksumPlace(start, offset), elided=bool(elided)):
-                yield _PACKET - PREFIX, end
+                yield PACKET - PREFIX, end
+            if at_once:
+                return
+
+    def _use(self, buffer: bytearray) -> None:
+        """Plaintexts are in this one from now on."""
+        self._buffer, self._view = buffer, memoryview(buffer)
+
+    def _keep(self, buffer: bytearray, end: int) -> bool:
+        """Put a train, or what is behind one, aside; False where there is no room, and it is dropped and counted."""
+        empty = self._backlog.put(buffer, end, flow_of(buffer))
+        if empty is not None:
+            self._empty = empty
+            return True
+        at = _IPV4_DESTINATION if buffer[PACKET] >> 4 == 4 else _IPV6_DESTINATION
+        traffic = self._owner_of(bytes(buffer[at]))
+        (self._drops if traffic is None else traffic.drops)[Drop.QUEUE_FULL] += 1
+        return False
 
     def _make_whole(self, route: _Route[TrafficT], end: int, flags: int, place: ChecksumPlace, *, elided: bool) -> bool:
         """Finish a single packet in the read buffer; False, counted, where it cannot be."""
         buffer = self._buffer
-        protocol = _IPV4 if buffer[_PACKET] >> 4 == 4 else _IPV6
+        protocol = _IPV4 if buffer[PACKET] >> 4 == 4 else _IPV6
         if flags & NEEDS_CSUM and not elided:
-            if _PACKET + place.start + place.offset + 2 > end:
+            if PACKET + place.start + place.offset + 2 > end:
                 route.traffic.drops[Drop.MALFORMED] += 1
                 return False
-            complete(self._view[_PACKET:end], place)
-        buffer[_PACKET - PREFIX : _PACKET] = (_ELIDED if elided else _WHOLE)[protocol]
-        self._show(route, _PACKET, end, place if elided else None)
+            complete(self._view[PACKET:end], place)
+        buffer[PACKET - PREFIX : PACKET] = (_ELIDED if elided else _WHOLE)[protocol]
+        self._show(route, PACKET, end, place if elided else None)
         return True
 
     def _cut(
@@ -248,13 +293,13 @@ class Outbound(Generic[TrafficT]):
     ) -> Iterator[tuple[int, int]]:
         """The segments of a train in the read buffer, each with ``size`` octets of payload."""
         buffer = self._buffer
-        header = header_end(buffer, _PACKET, end, gso_type, place) if buffer[0] & NEEDS_CSUM else None
+        header = header_end(buffer, PACKET, end, gso_type, place) if buffer[0] & NEEDS_CSUM else None
         if header is None or not 0 < size <= _LARGEST_PLAINTEXT - PREFIX - header:
             route.traffic.drops[Drop.MALFORMED] += 1
             return iter(())
-        protocol = _IPV4 if buffer[_PACKET] >> 4 == 4 else _IPV6
+        protocol = _IPV4 if buffer[PACKET] >> 4 == 4 else _IPV6
         prefix = (_ELIDED if elided else _WHOLE)[protocol]
-        cut = segments(buffer, _PACKET, end, place=place, header=header, size=size, prefix=prefix)
+        cut = segments(buffer, PACKET, end, place=place, header=header, size=size, prefix=prefix)
         if elided and route.traffic.tap is None:
             return cut
         return self._finished(route, cut, place, elided=elided)

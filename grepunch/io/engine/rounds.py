@@ -19,7 +19,7 @@ class Rounds:
     other event loop there is :meth:`fileno`, to be watched for reading, and :meth:`run`."""
 
     def __init__(self, readers: Mapping[int, Callable[[], None]], settle: Callable[[], None] = lambda: None) -> None:
-        """``readers`` are served in this order; ``settle`` is called at the end of a wake-up."""
+        """``readers`` by descriptor, one maybe for several; ``settle`` is called at the end of a wake-up."""
         self._readers = dict(readers)
         self._settle = settle
         self._epoll = select.epoll()
@@ -47,8 +47,8 @@ class Rounds:
             ready = poll(0)
             if not ready:
                 break
-            for descriptor, _event in ready:
-                readers[descriptor]()
+            for reader in dict.fromkeys(readers[descriptor] for descriptor, _event in ready):
+                reader()
         self._settle()
 
     def close(self) -> None:

@@ -1,0 +1,89 @@
+"""Who waits for whom on the way out: single packets for nobody, trains for each other, a flow's packets in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from grepunch.io.engine.backlog import MOST_WAITING, Backlog
+from pptp.errors import Drop
+from tests.engine import kernel
+from tests.engine.kernel import ACK, PSH, UDP, Flow, Train
+from tests.engine.loops import End, make_ends
+
+BULK = Train(Flow(), bytes(range(250)) * 8, 500)
+IPV6_BULK = Train(Flow(version=6), bytes(range(250)) * 8, 500)
+OTHER_BULK = replace(BULK, flow=Flow(source=bytes([10, 66, 0, 7])))
+PING = Flow(protocol=UDP, source=bytes([10, 66, 0, 9])).packet(b"ping", partial=False)
+IPV6_PING = Flow(version=6, protocol=UDP, source6=b"\xfd" + bytes(14) + b"\x09").packet(b"ping", partial=False)
+
+
+def single(packet: bytes) -> bytes:
+    return bytes(10) + packet
+
+
+def arrived(right: End, wire: Sequence[bytes]) -> list[bytes]:
+    return [packet for one in right.receive(wire) for packet in kernel.take(one)]
+
+
+def test_a_single_packet_overtakes_the_trains_of_others() -> None:
+    left, right = make_ends("engine", "engine")
+    left.device.waiting += [BULK.read(), OTHER_BULK.read(), single(PING), IPV6_BULK.read(), single(IPV6_PING)]
+    expected = [PING, IPV6_PING, *BULK.packets(), *OTHER_BULK.packets(), *IPV6_BULK.packets()]
+    assert arrived(right, left.send()) == expected
+    assert left.socket.batches[0] == 1  # it went by itself, before the first train was cut
+
+
+def test_nothing_overtakes_its_own_flow() -> None:
+    for train in (BULK, IPV6_BULK):
+        left, right = make_ends("engine", "engine")
+        end = Train(train.flow, b"the end", 500, sequence=2000, flags=ACK | PSH, identification=4)
+        left.device.waiting += [train.read(), end.read(), single(PING), train.read()]
+        assert arrived(right, left.send()) == [PING, *train.packets(), *end.packets(), *train.packets()]
+
+
+def test_what_finds_no_room_is_dropped_and_counted_and_holds_nobody_up() -> None:
+    left, right = make_ends("engine", "engine")
+    left.device.waiting += [*[BULK.read()] * (MOST_WAITING + 3), single(PING)]
+    assert arrived(right, left.send()) == [PING, *BULK.packets() * MOST_WAITING]
+    assert left.traffic.drops == {Drop.QUEUE_FULL: 3}
+
+
+def test_what_is_left_for_the_next_batch_is_announced() -> None:
+    left, _ = make_ends("engine", "engine")
+    train = Train(Flow(), bytes(50 * 100), 100)
+    assert not left.waits()
+    left.device.waiting += [train.read()] * 5
+    left.pump.tun_readable()
+    assert (len(left.socket.sent_packets), left.device.waiting, left.waits()) == (100, [], True)
+    left.pump.tun_readable()
+    assert (len(left.socket.sent_packets), left.waits()) == (200, True)
+    left.pump.tun_readable()
+    assert (len(left.socket.sent_packets), left.waits()) == (250, False)
+    left.pump.close()
+
+
+def test_a_flood_of_single_packets_leaves_the_trains_their_turn() -> None:
+    left, _ = make_ends("engine", "engine")
+    left.device.waiting += [BULK.read(), *[single(PING)] * 500]
+    left.pump.tun_readable()  # the first one goes at once
+    left.pump.tun_readable()
+    assert len(left.device.waiting) >= 400
+    assert len(left.socket.sent_packets) == 500 - len(left.device.waiting) + len(BULK.packets())
+
+
+def test_buffers_are_used_again() -> None:
+    backlog = Backlog()
+    first, second = bytearray(100), bytearray(100)
+    given = backlog.put(first, 40, b"a")
+    assert given is not None
+    assert backlog.put(second, 50, b"a") is not None
+    assert (backlog.holds(b"a"), backlog.holds(b"b")) == (True, False)
+    assert backlog.take() == (first, 40, b"a")
+    backlog.spare(first)
+    assert backlog.holds(b"a")
+    assert backlog.put(given, 60, b"b") is first
+    assert [backlog.take().flow for _ in range(2)] == [b"a", b"b"]
+    assert not backlog.holds(b"a")
+    backlog.close()
+    backlog.close()
