@@ -15,6 +15,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from grepunch.config import Fault, Profile
+from grepunch.echo_sources import gre_sources
 from grepunch.io.meeting import Connected, MeetingClient, MeetingConfigError, MeetingEvent, Unreachable, tls_context
 from grepunch.peer import PeerMachine
 from grepunch.rendezvous.client import RendezvousClient
@@ -88,6 +89,7 @@ class Server:
         self.instance = b""
         self.rtt = 0.0
         self.external: IPv4Address | None = None
+        self.gre_sources: tuple[IPv4Address, ...] = ()
         self.error = ""
         self.relays = False
         self.used_up: set[bytes] = set()  # mailboxes for which it relays no more
@@ -145,6 +147,8 @@ class Meetings:
         self._on_change = on_change
         self._on_relayed = on_relayed
         self._on_notice = on_notice
+        self._ca_file = ca_file
+        self._asking: set[asyncio.Task[None]] = set()  # of GRE echoes
         self.servers: list[Server] = []
         for url in urls:
             server = Server(url, RendezvousClient(entropy=entropy), now)
@@ -153,10 +157,14 @@ class Meetings:
 
     async def run(self) -> None:
         """Keep every connection, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for server in self.servers:
-                if server.client is not None:
-                    group.create_task(server.client.run())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for server in self.servers:
+                    if server.client is not None:
+                        group.create_task(server.client.run())
+        finally:
+            for task in self._asking:
+                task.cancel()
 
     def send(self, name: str, blob: bytes) -> None:
         """Hand a blob for a peer to the server where it is met; without one it is lost."""
@@ -233,10 +241,14 @@ class Meetings:
         match event:
             case Connected():
                 server.error = ""
-            case Welcomed(server_instance=instance, observed=observed, relay=rate):
+            case Welcomed(server_instance=instance, observed=observed, relay=rate, gre_echo=echo):
                 server.connected, server.external, server.relays = True, observed, rate > 0
                 server.used_up.clear()
                 server.instance = instance[:INSTANCE_SIZE]  # enough to tell two runs of a server apart
+                if echo:
+                    self._ask_echo(server)
+                else:
+                    server.gre_sources = ()
             case DaysChanged(days=days):
                 self._join(server, days)
             case ClockSynced(rtt=rtt):
@@ -286,6 +298,23 @@ class Meetings:
                 self._on_notice(f"{server.url} breaks the protocol: {detail}", None)
             case _:
                 pass
+
+    def _ask_echo(self, server: Server) -> None:
+        asking = asyncio.get_running_loop().create_task(self._learn_sources(server))
+        self._asking.add(asking)
+        asking.add_done_callback(self._asking.discard)
+
+    async def _learn_sources(self, server: Server) -> None:
+        """See where our GRE comes from; where that is news, peers met here get to know it in a new round."""
+        sources = await gre_sources(server.url, ca_file=self._ca_file)
+        elsewhere = tuple(address for address in sources if address != server.external)
+        if elsewhere == server.gre_sources:
+            return
+        server.gre_sources = elsewhere
+        for member in self._members.values():
+            if member.server is server:
+                member.machine.network_changed(self._now())
+                self._on_change(member.name)
 
     def _join(self, server: Server, days: Sequence[int]) -> None:
         """Be in the mailboxes of these days, and in no others."""

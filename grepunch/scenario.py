@@ -88,15 +88,25 @@ class Scenario:
     """Two peers in a lab with both sides (or two hosts on side a, for one NAT).
 
     ``rendezvous`` False: each profile names the other's external address instead. ``punch`` are extra lines of the
-    [punch] section. ``relay`` is what the rendezvous relays for each side, in Mbit/s.
+    [punch] section. ``relay`` is what the rendezvous relays for each side, in Mbit/s; ``gre_echo`` whether it tells
+    where GRE comes from.
     """
 
-    def __init__(self, lab: Lab, *, rendezvous: bool = True, punch: str = "", relay: float | None = None) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        *,
+        rendezvous: bool = True,
+        punch: str = "",
+        relay: float | None = None,
+        gre_echo: bool = False,
+    ) -> None:
         self.lab = lab
         self.directory = lab.directory
         self.rendezvous = rendezvous
         self._punch = punch
         self._relay = relay
+        self._gre_echo = gre_echo
         self.meeting: Program | None = None
         one_nat = "b" not in lab.sides
         self.peers: dict[str, Peer] = {}
@@ -165,6 +175,7 @@ class Scenario:
                 *(sys.executable, "-m", "grepunch", "rendezvous"),
                 *("--listen", f"{MEET_ADDRESSES[0]}:{MEET_PORT}"),
                 *("--cert", str(directory / "meet.crt"), "--key", str(directory / "meet.key")),
+                *(("--gre-echo",) if self._gre_echo else ()),
                 *(("--relay", "--relay-rate", f"{self._relay:g}") if self._relay is not None else ()),
             ],
             label="rendezvous",

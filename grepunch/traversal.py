@@ -33,6 +33,7 @@ from grepunch.punch.puncher import OpenEvidence, OwnSideOpen, Puncher, WindowEnd
 from grepunch.punch.report import FormSummary, PunchReport
 from grepunch.punch.winners import Winner, usable
 from grepunch.signalling.messages import (
+    MAX_GRE_SOURCES,
     Candidates,
     Open,
     Plan,
@@ -70,6 +71,10 @@ class MeetingClock(Protocol):
     @property
     def external(self) -> IPv4Address | None:
         """Where the server saw us come from."""
+
+    @property
+    def gre_sources(self) -> tuple[IPv4Address, ...]:
+        """Where its GRE echo saw our GRE come from, where that is another address than ``external``."""
 
     def server_time(self, now: float) -> float:
         """The server's clock at our ``now``."""
@@ -310,7 +315,7 @@ class Traversal:
     def claims(self, address: IPv4Address) -> bool:
         """Whether the current round is about to prove this address."""
         theirs = self._round.theirs if self._round is not None and not self._round.settled else None
-        return theirs is not None and theirs.external == address
+        return theirs is not None and address in (theirs.external, *theirs.gre)
 
     def aims_at(self, address: IPv4Address) -> bool:
         """Whether the current round probes this address."""
@@ -336,6 +341,7 @@ class Traversal:
             external=external or UNSEEN,
             forms=frozenset(self._forms),
             local=tuple((i.ip, i.network.prefixlen) for i in interfaces if i.ip in lan),
+            gre=clock.gre_sources[:MAX_GRE_SOURCES] if clock is not None else (),
         )
         self._round = _Round(number, mine, interfaces)
         self._messages.append(mine)
@@ -438,9 +444,9 @@ class Traversal:
     def _select(self, interfaces: Sequence[IPv4Interface], theirs: Candidates) -> Selection:
         """Which of the peer's addresses are worth probing."""
         clock = self._clock()
-        peer = [Candidate(address, CandidateKind.LAN) for address, _ in theirs.local]
-        if theirs.external != UNSEEN:
-            peer.insert(0, Candidate(theirs.external, CandidateKind.EXTERNAL))
+        outside = [address for address in (theirs.external, *theirs.gre) if address != UNSEEN]
+        peer = [Candidate(address, CandidateKind.EXTERNAL) for address in outside]
+        peer += [Candidate(address, CandidateKind.LAN) for address, _ in theirs.local]
         return select_targets(interfaces, clock.external if clock is not None else None, peer)
 
     def _give_up(self, now: float, *, same_nat: bool = False, slot_taken: bool = False) -> None:

@@ -128,7 +128,9 @@ class _Service:
             patience=2 * OPEN_TIMEOUT,
         )
         self.echo = EchoService() if options.gre_echo else None
-        self._broker = Broker(entropy=clock.entropy, unix_time=time.time, limits=options.limits)
+        self._broker = Broker(
+            entropy=clock.entropy, unix_time=time.time, limits=options.limits, gre_echo=options.gre_echo
+        )
         self._connections: dict[int, tuple[ServerConnection, FrameQueue]] = {}
         self._ids = itertools.count(1)
         self._timer: asyncio.TimerHandle | None = None

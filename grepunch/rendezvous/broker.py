@@ -140,10 +140,12 @@ class Broker:
         entropy: Callable[[int], bytes],
         unix_time: Callable[[], float],
         limits: BrokerLimits | None = None,
+        gre_echo: bool = False,
     ) -> None:
         self.tallies: Counter[Tally] = Counter()
         self._entropy = entropy
         self._unix_time = unix_time
+        self._gre_echo = gre_echo
         self._limits = limits or BrokerLimits()
         self._quota = RelayQuota(self._limits.relay) if self._limits.relay is not None else None
         self._instance = entropy(INSTANCE_LENGTH)
@@ -235,7 +237,8 @@ class Broker:
         day, into = divmod(int(self._unix_time()), SECONDS_PER_DAY)
         observed = address if isinstance(address, IPv4Address) else None
         relay = self._quota.rate if self._quota is not None else 0
-        self._tell(connection, Hello(self._instance, max(day, 0), SECONDS_PER_DAY - into, observed, relay))
+        left = SECONDS_PER_DAY - into
+        self._tell(connection, Hello(self._instance, max(day, 0), left, observed, relay, self._gre_echo))
 
     def disconnect(self, connection_id: int, now: float) -> None:
         """The connection is gone; harmless where it was already."""

@@ -288,7 +288,7 @@ class RendezvousClient:
             self._instance = hello.instance
             self._clock = ClockSync()
         self._events.append(
-            Welcomed(hello.instance, hello.day, hello.seconds_to_next_day, hello.observed, hello.relay),
+            Welcomed(hello.instance, hello.day, hello.seconds_to_next_day, hello.observed, hello.relay, hello.gre_echo),
         )
         self._days = DayClock(hello.day, hello.seconds_to_next_day, now)
         self._told_days = ()

@@ -13,6 +13,7 @@ class Welcomed:
     """The server greeted us. ``observed`` is the address it saw us come from.
 
     ``relay``: what it relays for each side of a mailbox, in octets per second; 0 where it does not.
+    ``gre_echo``: it tells where our GRE comes from.
     """
 
     server_instance: bytes
@@ -20,6 +21,7 @@ class Welcomed:
     seconds_to_next_day: int
     observed: IPv4Address | None
     relay: int = 0
+    gre_echo: bool = False
 
 
 @dataclass(frozen=True, slots=True)

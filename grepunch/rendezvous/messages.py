@@ -110,6 +110,7 @@ class Hello:
     """The first message. ``observed`` is the IPv4 address the connection was seen from, None where it has none.
 
     ``relay`` is what the server relays for each side of a mailbox, in octets per second: 0 where it does not.
+    ``gre_echo``: it tells a client where its GRE comes from.
     """
 
     instance: bytes
@@ -117,6 +118,7 @@ class Hello:
     seconds_to_next_day: int
     observed: IPv4Address | None
     relay: int = 0
+    gre_echo: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +229,12 @@ def _decode_reason(value: object) -> RefusalReason:
     return RefusalReason(value)
 
 
+def _decode_flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("neither true nor false")
+    return value
+
+
 _HANDLE = _integer(1, LARGEST_HANDLE)
 _CLOCK_ID = _integer(0, 0xFFFFFFFF)
 _ADDRESS = _Field(_decode_address, lambda value: None if value is None else str(value))
@@ -249,6 +257,7 @@ _FROM_SERVER: Mapping[str, _Shape] = {
             "seconds_to_next_day": _integer(1, SECONDS_PER_DAY),
             "observed": _ADDRESS,
             "relay": _integer(0, LARGEST_RELAY_RATE),
+            "gre_echo": _Field(_decode_flag, bool),
         },
     ),
     "clock": (ClockReply, {"id": _CLOCK_ID, "microseconds": _integer(0, 2**53 - 1)}),

@@ -17,14 +17,17 @@ from pptp.errors import WireCause, WireError
 
 # ours: more addresses than a host with many interfaces would usefully offer
 MAX_CANDIDATES = 16
+# ours, because a pool has been seen to use a few addresses for one subscriber, and each gets probes
+MAX_GRE_SOURCES = 3
 INSTANCE_SIZE = 8
 
 _FORM_BIT = {Form.V1: 1, Form.V0: 2}
 _POLICIES = (RelayPolicy.NEVER, RelayPolicy.ASK, RelayPolicy.AUTO)
 _LARGEST_FIELD = 0xFFFFFFFF  # a server that holds its clock back for hours must not make a number that has no place
 
-_CANDIDATES = struct.Struct("!BII4sBB")  # kind, round, round-trip time in us, external address, forms, count
+_CANDIDATES = struct.Struct("!BII4sBBB")  # kind, round, round-trip time in us, external address, forms, two counts
 _CANDIDATE = struct.Struct("!4sB")  # address, prefix length
+_GRE_SOURCE = struct.Struct("!4s")
 _PLAN = struct.Struct("!BI8sQ")  # kind, round, server instance, start in us
 _PLAN_REPLY = struct.Struct("!BIB")  # kind, round, accepted
 _OPEN = struct.Struct("!BIB")  # kind, round, confirmed
@@ -63,6 +66,7 @@ class Candidates:
     external: IPv4Address  # as the rendezvous saw it; 0.0.0.0 where it saw none
     forms: frozenset[Form]
     local: tuple[tuple[IPv4Address, int], ...]  # address and prefix length of each interface
+    gre: tuple[IPv4Address, ...] = ()  # where a GRE echo saw the sender's GRE come from, if from elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +148,10 @@ def build(message: SignallingMessage) -> bytes:
                 message.external.packed,
                 bits,
                 len(message.local),
+                len(message.gre),
             )
-            return head + b"".join(_CANDIDATE.pack(address.packed, length) for address, length in message.local)
+            local = b"".join(_CANDIDATE.pack(address.packed, length) for address, length in message.local)
+            return head + local + b"".join(address.packed for address in message.gre)
         case Plan():
             return _PLAN.pack(MessageKind.PLAN, message.round, message.server_instance, round(message.start * 1e6))
         case PlanReply():
@@ -212,22 +218,24 @@ def _flag(value: int, kind: MessageKind) -> bool:
 def _parse_candidates(data: bytes) -> Candidates:
     if len(data) < _CANDIDATES.size:
         raise WireError("candidates", WireCause.TRUNCATED, f"{len(data)} of {_CANDIDATES.size} octets")
-    _, number, rtt, external, bits, count = _CANDIDATES.unpack_from(data)
-    if count > MAX_CANDIDATES:
-        raise WireError("candidates", WireCause.OVERSIZE, f"{count} addresses")
+    _, number, rtt, external, bits, count, sources = _CANDIDATES.unpack_from(data)
+    if count > MAX_CANDIDATES or sources > MAX_GRE_SOURCES:
+        raise WireError("candidates", WireCause.OVERSIZE, f"{count} addresses, {sources} of GRE")
     forms = frozenset(form for form, bit in _FORM_BIT.items() if bits & bit)
     if not forms or bits > sum(_FORM_BIT.values()):
         raise WireError("candidates", WireCause.BAD_VALUE, f"forms {bits:#x}")
-    end = _CANDIDATES.size + count * _CANDIDATE.size
+    middle = _CANDIDATES.size + count * _CANDIDATE.size
+    end = middle + sources * _GRE_SOURCE.size
     if len(data) != end:
         cause = WireCause.TRUNCATED if len(data) < end else WireCause.TRAILING
-        raise WireError("candidates", cause, f"{len(data)} octets for {count} addresses")
+        raise WireError("candidates", cause, f"{len(data)} octets for {count} and {sources} addresses")
     local = []
-    for address, length in _CANDIDATE.iter_unpack(data[_CANDIDATES.size :]):
+    for address, length in _CANDIDATE.iter_unpack(data[_CANDIDATES.size : middle]):
         if length > 32:
             raise WireError("candidates", WireCause.BAD_VALUE, f"prefix length {length}")
         local.append((IPv4Address(address), length))
-    return Candidates(number, rtt / 1e6, IPv4Address(external), forms, tuple(local))
+    gre = tuple(IPv4Address(address) for (address,) in _GRE_SOURCE.iter_unpack(data[middle:]))
+    return Candidates(number, rtt / 1e6, IPv4Address(external), forms, tuple(local), gre)
 
 
 def _build_row(row: ReportRow) -> bytes:

@@ -40,6 +40,7 @@ class Clock:
     instance: bytes = b"instance"
     rtt: float = 0.02
     external: IPv4Address | None = HERE
+    gre_sources: tuple[IPv4Address, ...] = ()
 
     def server_time(self, now: float) -> float:
         return now

@@ -3,37 +3,72 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface
 
 from grepunch.ports import Form, GreSend
 from grepunch.punch.plan import Budget
 from grepunch.signalling.messages import Candidates, Plan, PlanReply
 from grepunch.traversal import Traversal
-from tests.attack.hostile import THERE, Clock
+from tests.attack.hostile import HERE, THERE, Clock
+
+ELSEWHERE = [IPv4Address(f"203.0.113.{number}") for number in (61, 62, 63, 64)]
 
 
-def test_a_rendezvous_that_goes_after_the_start_was_agreed_on_does_not_hold_it_up() -> None:
-    clock: list[Clock | None] = [Clock()]
-    traversal = Traversal(
+def make_traversal(clock: Callable[[], Clock | None]) -> Traversal:
+    return Traversal(
         proposes=True,
         outgoing_key=b"o" * 32,
         incoming_key=b"i" * 32,
         forms=tuple(Form),
         window=30.0,
         budget=Budget(),
-        clock=lambda: clock[0],
+        clock=clock,
         interfaces=lambda: [IPv4Interface("192.168.1.7/24")],
         slot_taken=lambda address: False,
         entropy=random.Random(1).randbytes,
     )
-    traversal.begin(0.0)
-    traversal.receive(Candidates(1, 0.02, THERE, frozenset(Form), ()), 0.0)
-    assert any(isinstance(item, Plan) for item in traversal.transmits())
-    clock[0] = None
+
+
+def probed(traversal: Traversal) -> set[IPv4Address]:
+    """Where probes go once the plan that was proposed is accepted."""
     traversal.receive(PlanReply(1, True), 0.1)
     deadline = traversal.deadline()
     assert deadline is not None
     assert deadline <= 1.0
     traversal.handle_timeout(deadline)
-    sent = [item.destination for item in traversal.transmits() if isinstance(item, GreSend)]
-    assert set(sent) == {IPv4Address(THERE)}
+    return {item.destination for item in traversal.transmits() if isinstance(item, GreSend)}
+
+
+def test_a_rendezvous_that_goes_after_the_start_was_agreed_on_does_not_hold_it_up() -> None:
+    clock: list[Clock | None] = [Clock()]
+    traversal = make_traversal(lambda: clock[0])
+    traversal.begin(0.0)
+    traversal.receive(Candidates(1, 0.02, THERE, frozenset(Form), ()), 0.0)
+    assert any(isinstance(item, Plan) for item in traversal.transmits())
+    clock[0] = None
+    assert probed(traversal) == {THERE}
+
+
+def test_where_a_gre_echo_saw_the_peer_is_probed_too_and_claimed() -> None:
+    traversal = make_traversal(Clock)
+    traversal.begin(0.0)
+    traversal.receive(Candidates(1, 0.02, THERE, frozenset(Form), (), tuple(ELSEWHERE[:3])), 0.0)
+    assert probed(traversal) == {THERE, *ELSEWHERE[:3]}
+    assert all(traversal.claims(address) and traversal.aims_at(address) for address in ELSEWHERE[:3])
+
+
+def test_the_peer_is_told_where_our_gre_was_seen_and_of_three_addresses_at_most() -> None:
+    traversal = make_traversal(lambda: Clock(gre_sources=tuple(ELSEWHERE)))
+    traversal.begin(0.0)
+    (told,) = traversal.transmits()
+    assert isinstance(told, Candidates)
+    assert (told.external, told.gre) == (HERE, tuple(ELSEWHERE[:3]))
+
+
+def test_an_address_that_no_host_of_the_internet_has_is_not_probed_on_the_word_of_an_echo() -> None:
+    traversal = make_traversal(Clock)
+    traversal.begin(0.0)
+    nowhere = (IPv4Address("127.0.0.1"), IPv4Address("10.1.2.3"), IPv4Address("224.0.0.1"))
+    traversal.receive(Candidates(1, 0.02, THERE, frozenset(Form), (), nowhere), 0.0)
+    assert probed(traversal) == {THERE}

@@ -33,7 +33,7 @@ from grepunch.rendezvous.events import (
     PeerPresent,
     Welcomed,
 )
-from grepunch.rendezvous.messages import SUBPROTOCOL
+from grepunch.rendezvous.messages import SUBPROTOCOL, Hello, build_text
 from tests.rendezvous.meeting_support import ALICE, BOB, MAILBOX, PLAIN, Authority, Peer, issue_authority, run, serving
 
 
@@ -108,9 +108,7 @@ def test_a_silent_connection_that_is_doubted_is_replaced_within_seconds() -> Non
         frozen: list[asyncio.Transport] = []
 
         async def greet_and_freeze(connection: ServerConnection) -> None:
-            hello = '{"type":"hello","instance":"%s","day":1,"seconds_to_next_day":9,"observed":null,"relay":0}' % (
-                "00" * 16
-            )
+            hello = build_text(Hello(bytes(16), 1, 9, None))
             await connection.send(hello)
             if not frozen:
                 frozen.append(connection.transport)

@@ -92,6 +92,7 @@ def test_the_texts_are_the_documented_ones() -> None:
         "seconds_to_next_day": 3600,
         "observed": "192.0.2.9",
         "relay": 0,
+        "gre_echo": False,
     }
     assert build_text(JoinRefused(1, RefusalReason.MAILBOX_FULL)) == (
         '{"type":"refused","handle":1,"reason":"mailbox_full"}'
@@ -149,6 +150,7 @@ def test_a_peers_text_that_is_not_exactly_right_is_refused(text: str, cause: Wir
         {"seconds_to_next_day": 0},
         {"seconds_to_next_day": 86401},
         {"day": -1},
+        {"gre_echo": 1},
         {"instance": ""},
     ],
 )

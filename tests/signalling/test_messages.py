@@ -58,6 +58,7 @@ MESSAGES = st.one_of(
 
 EXAMPLES: list[SignallingMessage] = [
     Candidates(7, 0.25, IPv4Address("198.51.100.2"), frozenset(Form), ((IPv4Address("192.168.1.5"), 24),)),
+    Candidates(7, 0.25, IPv4Address("198.51.100.2"), frozenset(Form), (), (IPv4Address("198.51.100.3"),)),
     Plan(7, b"instance", 12.5),
     PlanReply(7, True),
     Open(7, False),
@@ -99,7 +100,8 @@ def test_every_truncation_and_every_excess_is_refused_with_its_cause(message: Si
         (build(EXAMPLES[0])[:-1] + b"\x21", WireCause.BAD_VALUE),  # a prefix of 33 bits
         (build(EXAMPLES[0])[:13] + b"\x00" + build(EXAMPLES[0])[14:], WireCause.BAD_VALUE),  # no form at all
         (build(EXAMPLES[0])[:13] + b"\x07" + build(EXAMPLES[0])[14:], WireCause.BAD_VALUE),  # an unknown form
-        (build(EXAMPLES[0])[:14] + b"\xff", WireCause.OVERSIZE),
+        (build(EXAMPLES[0])[:14] + b"\xff\x00", WireCause.OVERSIZE),
+        (build(EXAMPLES[0])[:14] + b"\x00\x04", WireCause.OVERSIZE),
     ],
 )
 def test_values_outside_their_domain_are_refused(data: bytes, cause: WireCause) -> None:

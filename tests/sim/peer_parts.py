@@ -45,6 +45,10 @@ class MeetingClock:
     def external(self) -> IPv4Address:
         return self.host.seen_external
 
+    @property
+    def gre_sources(self) -> tuple[IPv4Address, ...]:
+        return ()
+
     def server_time(self, now: float) -> float:
         return now - self.host.clock_base + self.error
 
