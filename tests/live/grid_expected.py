@@ -60,7 +60,7 @@ G5                                                                m  -
 G6                                                                   -
 """
 CLASSES = tuple(_MATRIX.split("\n")[1].split())
-DEFAULT_CLASSES = ("G0", "G1", "G1L", "G2", "G2S", "G13", "G15", "G12", "G16", "G4")
+DEFAULT_CLASSES = tuple(name for name in CLASSES if name != "G4R")
 
 # NATs that accept strays on their own input: without a rendezvous to start together, one peer may occupy there the
 # slot that the other needs
@@ -89,7 +89,7 @@ class Way(Enum):
     RELAY = "relay"  # frames through the rendezvous
 
 
-ABLE = frozenset({Way.MIRRORED})  # the ways there are by now; a cell that needs another is blocked
+ABLE = frozenset(Way)  # what a rendezvous makes possible
 RELAYED = "relay"  # what then stands for the form
 
 _FORMS = {

@@ -12,6 +12,7 @@ from tests.live import grid
 from tests.live.grid_expected import CLASSES, CLOSED, DEFAULT_CLASSES, POISONABLE, RELAYED, Way, expected
 
 UP = {"result": "up", "form": "v1-0/0", "seconds": 0.4}
+RELAY = {"result": "up", "form": RELAYED, "seconds": 0.3, "reason": "GRE is dropped on this side"}
 BLOCKED = {"result": "nat_blocked", "direction": "both", "side": "here"}
 
 
@@ -58,12 +59,12 @@ def test_a_cell_passes_directly_where_there_is_the_way_it_needs(nats: str, able:
         ("G2 G2", UP | {"seconds": 10.1}, False),
         ("G2 G2", UP | {"result": "link_lost"}, False),
         ("G2 G2", {"result": "not_up"}, False),
-        ("G2 G4", BLOCKED, True),
-        ("G4 G2", BLOCKED, False),
-        ("G4 G4", BLOCKED, True),
-        ("G2 G4", BLOCKED | {"direction": "outward"}, False),
-        ("G2 G4", BLOCKED | {"result": "peer_absent"}, False),
+        ("G2 G4", RELAY, True),
+        ("G4 G2", RELAY | {"reason": ""}, False),
+        ("G4 G2", RELAY | {"result": "link_lost"}, False),
         ("G2 G4", UP, False),
+        ("G2 G2", RELAY, False),
+        ("G2 G4", BLOCKED, False),
     ],
 )
 def test_a_run_is_judged_by_all_that_is_expected_of_it(nats: str, seen: dict[str, object], ok: bool) -> None:
@@ -71,6 +72,22 @@ def test_a_run_is_judged_by_all_that_is_expected_of_it(nats: str, seen: dict[str
     row = grid.judge(grid.Cell(nat_a, nat_b, 0.0, rendezvous=True), seen)
     assert row.ok is ok
     assert ("NOT AS EXPECTED" in grid.line(row)) is not ok
+
+
+@pytest.mark.parametrize(
+    ("nats", "seen", "ok"),
+    [
+        ("G2 G4R", BLOCKED, True),
+        ("G4R G2", BLOCKED, False),
+        ("G2 G4R", BLOCKED | {"direction": "outward"}, False),
+        ("G2 G4R", BLOCKED | {"result": "peer_absent"}, False),
+        ("G2 G4", BLOCKED | {"result": "peer_absent"}, True),
+        ("G2 G4R", UP, False),
+    ],
+)
+def test_a_blocked_run_is_judged_by_where_it_says_gre_dies(nats: str, seen: dict[str, object], ok: bool) -> None:
+    nat_a, nat_b = nats.split()
+    assert grid.judge(grid.Cell(nat_a, nat_b, 0.0, rendezvous=False), seen).ok is ok
 
 
 def test_percentiles_are_values_that_occurred() -> None:
@@ -96,13 +113,15 @@ def test_slow_runs_miss_the_target_and_parallel_or_few_ones_do_not_count(tmp_pat
     assert None not in value["rows"][0].values()
 
 
-def test_blocked_pairs_are_run_in_both_orders_and_once() -> None:
-    passing, closed = grid.cells(["G2", "G13", "G4"], [0.0, 0.5], [True, False], repeat=3)
+def test_blocked_pairs_are_run_in_both_orders_and_once_and_relayed_ones_once() -> None:
+    passing, waiting = grid.cells(["G2", "G13", "G4"], [0.0, 0.5], [True, False], repeat=3)
     assert len(passing) == 3 * 2 * 2 * 3
     assert len({str(cell) for cell in passing}) == 12
-    pairs = {(cell.nat_a, cell.nat_b) for cell in closed if cell.rendezvous}
+    pairs = {(cell.nat_a, cell.nat_b) for cell in waiting if not cell.rendezvous}
     assert pairs == {("G2", "G4"), ("G4", "G2"), ("G13", "G4"), ("G4", "G13"), ("G4", "G4")}
-    assert len(closed) == 10
+    relayed = {(cell.nat_a, cell.nat_b) for cell in waiting if cell.rendezvous}
+    assert relayed == {("G2", "G4"), ("G13", "G4"), ("G4", "G4")}
+    assert len(waiting) == 8
 
 
 @pytest.mark.parametrize("arguments", [["--classes", "G99"], ["--skews", "soon"], ["--rendezvous", "perhaps"]])

@@ -1,4 +1,4 @@
-"""A dozen cells of the grid in every run: two real endpoints behind two real NATs, with their hand-written outcome."""
+"""Cells of the grid in every run: two real endpoints behind two real NATs, with their hand-written outcome."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ from tests.live.live_support import RunInLab
         ("G15", "G7V1", 0.0, True),
         ("G12", "G16", 0.0, True),
         ("G1", "G15", -0.5, False),
+        ("G9", "G2S", 0.0, True),
+        ("G7V1", "G9", 0.0, True),
+        ("G3", "G7V0", 0.5, True),
+        ("G5", "G2S", 0.0, True),
     ],
 )
 def test_a_pair_comes_up(run_in_lab: RunInLab, nat_a: str, nat_b: str, skew: float, rendezvous: bool) -> None:
@@ -54,7 +58,7 @@ def blocked(nat_a: str, nat_b: str) -> dict[str, Any]:
 )
 def test_blocked_gre_ends_with_where_it_died(run_in_lab: RunInLab, nat_a: str, nat_b: str, words: str) -> None:
     seen = run_in_lab(blocked, nat_a=nat_a, nat_b=nat_b)
-    verdict, expectation = seen["verdict"], expected(nat_a, nat_b, rendezvous=True)
+    verdict, expectation = seen["verdict"], expected(nat_a, nat_b, rendezvous=True, able=())
     assert seen["code"] == 12
     assert verdict["result"] == expectation.result
     assert verdict["facts"] == {"direction": expectation.direction, "side": expectation.side}
