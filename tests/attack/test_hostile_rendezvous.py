@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from ipaddress import IPv4Address
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +20,9 @@ from grepunch.secure.derive import mailbox_id
 from grepunch.secure.handshake import MessageType
 from grepunch.signalling.messages import parse
 from pptp.errors import Drop
-from tests.attack.hostile import SEED, Siege
+from tests.attack.hostile import HERE, SEED, Siege
+
+THIRD = IPv4Address("198.51.100.99")  # a host that has nothing to do with it
 
 EXTREME_DAYS = (0, 1, 2**31 - 1)
 EXTREME_SECONDS = (1, 3599, 3600, 3601, 43_200, 82_799, 82_800, 82_801, 86_400)
@@ -57,6 +61,30 @@ def test_a_greeting_from_the_first_day_of_time_harms_nobody() -> None:
         assert joined(Siege()).servers[0].mailboxes
 
     asyncio.run(greet())
+
+
+def test_what_a_lying_echo_says_makes_one_round_and_only_where_it_is_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[IPv4Address, ...]] = [(HERE,), (HERE, THIRD), (HERE, THIRD), ()]
+
+    async def gre_sources(url: str, *, ca_file: Path | None) -> tuple[IPv4Address, ...]:
+        return told.pop(0)
+
+    async def learn() -> list[int]:
+        siege = Siege()
+        rounds: list[float] = []
+        siege.machine.network_changed = rounds.append  # type: ignore[method-assign, assignment]
+        meetings = joined(siege)
+        server = meetings.servers[0]
+        server.external = HERE
+        meetings._members["attacker"].server = server
+        counts = []
+        while told:
+            await meetings._learn_sources(server)
+            counts.append(len(rounds))
+        return counts
+
+    monkeypatch.setattr("grepunch.meetings.gre_sources", gre_sources)
+    assert asyncio.run(learn()) == [0, 1, 1, 2]
 
 
 class Timid(Siege):

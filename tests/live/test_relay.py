@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import pytest
-
 from grepunch.lab.node import LabError
 from grepunch.lab.requirements import program
 from grepunch.lab.topology import Lab
@@ -42,9 +40,8 @@ def over_the_relay(nat_a: str, nat_b: str) -> dict[str, Any]:
         return {"up": up, "transfer": transfer, "ping": ping, "status": status, "end": end}
 
 
-@pytest.mark.parametrize(("nat_a", "nat_b"), [("G4", "G2"), ("G2S", "G6")])
-def test_a_pair_that_gre_cannot_join_is_joined_by_the_relay(run_in_lab: RunInLab, nat_a: str, nat_b: str) -> None:
-    seen = run_in_lab(over_the_relay, nat_a=nat_a, nat_b=nat_b, timeout=110)
+def test_a_pair_that_gre_cannot_join_is_joined_by_the_relay(run_in_lab: RunInLab) -> None:
+    seen = run_in_lab(over_the_relay, nat_a="G2S", nat_b="G6", timeout=110)
     for up in seen["up"]:
         assert up["carrier"] == "relay"
         assert "path" not in up
