@@ -30,7 +30,7 @@ from grepunch.lab.requirements import LabUnavailable, Missing
 from grepunch.lab.topology import MEET_ADDRESSES, Lab
 from grepunch.options import Capture, DemoOptions
 from grepunch.ports import CarrierKind, RelayPolicy
-from grepunch.progress import Paint
+from grepunch.progress import Level, Paint
 from grepunch.scenario import Scenario
 from grepunch.text import duration
 from grepunch.verdict import SCHEMA, Verdict, VerdictKind
@@ -42,7 +42,9 @@ PINGS = 20
 UP_TIMEOUT = 40.0
 # ours, because nothing brings two peers together that know only addresses: NATs that take strays need their timers
 UP_TIMEOUT_ALONE = 200.0
-DIRECT_WAIT = 10.0  # ours: a tunnel that has begun on the relay gets so long to move to GRE before it is tried
+RELAYED_WINDOW = 10.0  # ours: seconds; a mirrored handshake gives up before, and what has failed by then would later
+DIRECT_POLL = 0.01  # ours
+DIRECT_WAIT = 30.0  # ours: a tunnel that has begun on the relay gets so long to move to GRE, or to say why it does not
 RELAY_RATE = 1000.0  # Mbit/s; the demo measures the relay, not a quota
 UP_GRACE = 10.0  # seconds for the verdict itself, and for programs to start on a busy machine
 TRANSFER_TIMEOUT = 300.0
@@ -206,8 +208,9 @@ class _Demo:
         scenario = Scenario(
             self._lab,
             rendezvous=self._options.rendezvous,
-            punch=f'relay = "{self._options.relay}"',
+            punch=f'relay = "{self._options.relay}"' + (f"\nwindow = {RELAYED_WINDOW}" if self._may_relay else ""),
             relay=RELAY_RATE if self._options.relay is not RelayPolicy.NEVER else None,
+            gre_echo=True,
         )
         try:
             self._bring_up(scenario)
@@ -228,6 +231,10 @@ class _Demo:
             + (f", where {by}." if by else ".")
         )
         return result.as_json()
+
+    @property
+    def _may_relay(self) -> bool:
+        return self._options.rendezvous and self._options.relay is RelayPolicy.AUTO
 
     def _introduce(self) -> None:
         lab, say = self._lab, self._talk
@@ -270,22 +277,24 @@ class _Demo:
         up_a, up_b = scenario.up(timeout + UP_GRACE, say.waiting(scenario))
         seconds = scenario.seconds_to_up(up_a, up_b)
         self._facts |= {"carrier": up_b["carrier"], "seconds_to_up": seconds}
-        if up_b["carrier"] == CarrierKind.RELAY:
+        if CarrierKind.RELAY in (up_a["carrier"], up_b["carrier"]):
             say(f"  up after {seconds} s over the relay; waiting for a direct path ...")
-            try:
-                up_a, up_b = (scenario.wait_for(n, "path_changed", DIRECT_WAIT, carrier="direct") for n in "ab")
-            except LabError:
+            began = time.monotonic()
+            moved = _wait_for_direct(scenario)
+            if moved is None:
                 reason = self._facts["relay_reason"] = scenario.status("b")["peers"][0]["relay_reason"]
                 say(f"  no direct path, so the relay stays: {reason}")
                 return
-            self._facts["carrier"] = str(CarrierKind.DIRECT)
+            up_a, up_b = moved
+            seconds = round(seconds + time.monotonic() - began, 3)
+            self._facts |= {"carrier": str(CarrierKind.DIRECT), "seconds_to_up": seconds}
         say(f"  up after {seconds} s: GRE {up_b['form']} between {up_b['path']} and {up_a['path']}")
         self._facts |= {
             "form": up_b["form"],
             "external_a": up_b["path"],
             "external_b": up_a["path"],
         }
-        if up_b["mirrored"]:
+        if up_b.get("mirrored", True):  # of a link that has moved from the relay only the NATs can tell
             self._show_call()
         scenario.ping("b", 3)
         wire.stop()
@@ -305,6 +314,8 @@ class _Demo:
                         ends = {"source": str(flow.original.source), "destination": str(flow.original.destination)}
                         status = {"helper": flow.helper, "expected": flow.expected, "assured": flow.assured}
                         rows.append({"nat": f"{side.name}: {box.nat.name}", "protocol": protocol, **ends, **status})
+        if not rows:
+            return
         self._facts |= {"mirrored": True, "conntrack": tuple(rows)}
         self._talk("  by a mirrored PPTP handshake; the NATs' connection tracking has of it:")
         for row in rows:
@@ -338,6 +349,21 @@ class _Demo:
         self._talk(f"  left behind on their hosts: {', '.join(left) or 'nothing'}")
         if left:
             raise LabError(f"left behind: {', '.join(left)}")
+
+
+def _wait_for_direct(scenario: Scenario) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Both peers' latest word when both have left the relay for GRE; None once a window has ended without one."""
+    deadline = time.monotonic() + DIRECT_WAIT
+    while time.monotonic() < deadline:
+        at_a, at_b = (
+            [e for e in scenario.events(name) if e["event"] in ("peer_up", "path_changed")][-1] for name in "ab"
+        )
+        if at_a["carrier"] == at_b["carrier"] == CarrierKind.DIRECT:
+            return at_a, at_b
+        if any(e["event"] == "notice" and e["level"] == Level.INFO for e in scenario.events("b")):
+            return None
+        time.sleep(DIRECT_POLL)
+    return None
 
 
 def _failure(scenario: Scenario, error: LabError) -> dict[str, Any]:

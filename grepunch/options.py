@@ -72,4 +72,4 @@ class DemoOptions:
     skew: float = 0.0
     capture: Capture | None = None
     json: bool = False
-    relay: RelayPolicy = RelayPolicy.ASK
+    relay: RelayPolicy = RelayPolicy.AUTO

@@ -17,7 +17,7 @@ EXAMPLES = """\b
 Examples:
   grepunch-pptp demo
   grepunch-pptp demo --nat-a G2 --nat-b G7V0 --pcap demo.pcap
-  grepunch-pptp demo --nat-a G4 --relay auto
+  grepunch-pptp demo --nat-a G4 --relay never
   grepunch-pptp demo --no-rendezvous --json
 """
 
@@ -40,7 +40,7 @@ def to_nat(value: str) -> str:
 @click.option(
     "--relay",
     type=click.Choice([str(policy) for policy in RelayPolicy]),
-    default=str(RelayPolicy.ASK),
+    default=str(RelayPolicy.AUTO),
     show_default=True,
     help="What both profiles say of the relay.",
 )
