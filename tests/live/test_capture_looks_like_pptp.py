@@ -15,7 +15,6 @@ from grepunch.lab import capture, sandbox
 from grepunch.lab.topology import Lab
 from grepunch.scenario import TRANSFER_PORT, Scenario
 
-pytestmark = pytest.mark.xdist_group("one recording for all of them")
 ENHANCED_GRE = 0x3001  # K and S set, A not, version 1
 
 

@@ -65,7 +65,6 @@ def reboots(nat_a: str, nat_b: str, times: int, pause: float) -> dict[str, Any]:
         return load.end()
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize(("nat_a", "nat_b"), [("G2S", "G15")])
 def test_a_transfer_outlives_ten_reboots_of_nats(run_in_lab: RunInLab, nat_a: str, nat_b: str) -> None:
     seen = run_in_lab(reboots, nat_a=nat_a, nat_b=nat_b, times=10, pause=0.7)
@@ -86,7 +85,6 @@ def new_addresses(pause: float) -> dict[str, Any]:
         return load.end()
 
 
-@pytest.mark.alone
 def test_a_transfer_outlives_new_external_addresses(run_in_lab: RunInLab) -> None:
     seen = run_in_lab(new_addresses, pause=5.0)
     assert max(seen["outages"]) <= 10.0, seen  # the longest pause of all, should it outlast the one after a change
@@ -102,7 +100,6 @@ def roam(name: str) -> dict[str, Any]:
         return load.end()
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("name", ["a", "b"])
 def test_a_transfer_outlives_its_host_moving_to_another_network(run_in_lab: RunInLab, name: str) -> None:
     seen = run_in_lab(roam, name=name)
