@@ -358,8 +358,8 @@ class Endpoint:
     def _report_start(self) -> None:
         device = self._profile.interface.name
         self._reporter.report(StateChanged(Stage.STARTING, detail=f"{device}, mtu {self._interface.mtu}"))
-        if self._interface.guard_left_out:
-            self._reporter.report(Notice(self._interface.guard_left_out, Level.WARNING))
+        for notice in self._interface.notices:
+            self._reporter.report(notice)
 
     async def _say_goodbye(self) -> None:
         """Tell every peer, and give it a moment to hear."""

@@ -16,10 +16,12 @@ from typing import NoReturn
 from grepunch.config import Profile
 from grepunch.io import capabilities, nftguard
 from grepunch.io.errors import AddressClash, BadName, DeviceGone, HostError, NameTaken, NoPrivilege
+from grepunch.io.hostnet import forwards_ipv4
 from grepunch.io.netconf import InterfacePlan, Netconf, host_interfaces, remove_leftovers, render
 from grepunch.io.tun import OffloadTun, Tun, open_tun
 from grepunch.peer import OVERHEAD
 from grepunch.ports import Form
+from grepunch.progress import Level, Notice
 from grepunch.verdict import Failure, Verdict, VerdictKind
 from pptp.mtu import INITIAL_OUTER, IPV6_MINIMUM, inner_mtu
 
@@ -30,6 +32,8 @@ _KINDS = {
     NameTaken: VerdictKind.ADDRESS_CLASH,
     DeviceGone: VerdictKind.LINK_LOST,
 }
+
+_KEPT_TO_ITSELF = "IPv4 forwarding is off: this host reaches {}, its neighbours do not (sysctl net.ipv4.ip_forward=1)"
 
 START_MTU = inner_mtu(INITIAL_OUTER, OVERHEAD[Form.V1])
 
@@ -108,7 +112,8 @@ class TunnelInterface:
         self._routes: dict[str, list[IPv4Network]] = {}
         self._hosts: dict[str, dict[int, IPv4Network | IPv6Network]] = {}  # the peers' own addresses, by IP version
         self._mtus: dict[str, int] = {}
-        self.guard_left_out = ""
+        self.notices: list[Notice] = []
+        """What the user is to know of the host, once the interface is there."""
 
     def __enter__(self) -> TunnelInterface:
         with host_verdicts():
@@ -119,7 +124,10 @@ class TunnelInterface:
                 self._tun.close()
                 raise
             left_out = nftguard.install(self._profile.name)
-            self.guard_left_out = left_out.sentence if left_out is not None else ""
+        if left_out is not None:
+            self.notices.append(Notice(left_out.sentence, Level.WARNING))
+        if (networks := self._profile.interface.routes) and not forwards_ipv4():
+            self.notices.append(Notice(_KEPT_TO_ITSELF.format(", ".join(map(str, networks)))))
         return self
 
     def __exit__(self, *_: object) -> None:
