@@ -493,11 +493,9 @@ class Endpoint:
         self._armed[traffic.name] = (deadline, handle)
 
     def _host_refused(self, traffic: PeerTraffic, event: PeerEvent, failed: Failure) -> None:
-        """This host would not have an address or a route. One that the peer chose ends no more than its session."""
-        peer = self._profile_of(traffic)
-        chosen = peer.address is None or self._profile.interface.address is None
+        """This host would not have an address or a route. What one peer brings ends no more than its session."""
         clash = isinstance(event, Ipv4Up) and failed.verdict.kind is VerdictKind.ADDRESS_CLASH
-        if self._options.role is Role.SERVE and chosen and clash:
+        if self._options.role is Role.SERVE and clash:
             self._reporter.report(Notice(f"refused: {failed.verdict.detail}", Level.WARNING, traffic.name))
             traffic.machine.refuse(failed.verdict.detail, now())
             asyncio.get_running_loop().call_soon(self._flush, traffic)
@@ -562,7 +560,7 @@ class Endpoint:
             case PathUp(form=form, mirrored=mirrored):
                 self._remembered.won(self._secrets[name], Winner(form, mirrored))
             case Ipv4Up(local=local, remote=remote):
-                self._interface.peer_up(name, local, remote)
+                self._interface.peer_up(name, local, remote, self._outer_addresses())
                 self._give_addresses(self._profile_of(traffic), traffic, remote)
             case Ipv6Up(local=local_identifier, remote=remote_identifier):
                 self._addresses.set_interface_identifier(name, remote_identifier)

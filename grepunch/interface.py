@@ -7,7 +7,7 @@ to the others a smaller one each, so that no peer's path narrows another's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
@@ -98,6 +98,15 @@ def _networks(profile: Profile, name: str) -> list[IPv4Network]:
     ]
 
 
+def _refuse_loop(networks: Sequence[IPv4Network], outer: Iterable[IPv4Address]) -> None:
+    """Keep the tunnel's own packets out of the tunnel: each would be sealed and sent into it again."""
+    for address in outer:
+        for network in networks:
+            if address in network:
+                text = f"{network} is to be routed into the tunnel, and the tunnel's own packets go to {address}."
+                _fail(AddressClash(text, f"Name networks without {address} in interface.routes."))
+
+
 class TunnelInterface:
     """One TUN device with its configuration; a context manager that leaves nothing behind.
 
@@ -148,13 +157,14 @@ class TunnelInterface:
         """The inner MTU of the device."""
         return self._plan.mtu
 
-    def peer_up(self, name: str, local: IPv4Address, remote: IPv4Address) -> None:
+    def peer_up(self, name: str, local: IPv4Address, remote: IPv4Address, outer: Iterable[IPv4Address] = ()) -> None:
         """IPv4 is up with a peer: its routes, and the addresses that it gave where the profile has none.
 
-        Where this raises everything is as it was.
+        ``outer`` are the addresses that the tunnel's own packets go to. Where this raises everything is as it was.
         """
         if local == remote:
             _fail(AddressClash(f"{remote} is the address of both ends.", "Set interface.address and peer.address."))
+        _refuse_loop(_networks(self._profile, name), outer)
         before, plan = self._routes.get(name), self._plan
         self._routes[name] = _networks(self._profile, name)
         addresses = plan.addresses

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network
 
+import pytest
+
 from grepunch.config import Interface, Peer, Profile
 from grepunch.interface import START_MTU, TunnelInterface
 from grepunch.io.netconf import InterfacePlan, render
+from grepunch.verdict import Failure, VerdictKind
 
 OURS = IPv4Interface("10.66.0.1/24")
 WIDE, NARROW = IPv4Address("10.66.0.2"), IPv4Address("10.66.0.3")
@@ -87,3 +90,15 @@ def test_the_first_peer_sets_the_mtu() -> None:
     assert interface.mtu == START_MTU
     interface.peer_mtu("narrow", 1250)
     assert interface.mtu == 1250
+
+
+def test_no_route_leads_the_tunnel_into_itself() -> None:
+    interface, plans = office()
+    peers_own = BEHIND[7]
+    with pytest.raises(Failure) as refused:
+        interface.peer_up("narrow", OURS.ip, NARROW, [IPv4Address("192.0.2.10"), peers_own])
+    assert refused.value.verdict.kind is VerdictKind.ADDRESS_CLASH
+    assert str(BEHIND) in refused.value.verdict.detail
+    assert str(peers_own) in refused.value.verdict.detail
+    assert plans.seen == []
+    interface.peer_up("wide", OURS.ip, WIDE, [peers_own])  # nothing behind that one is routed: not refused
