@@ -76,17 +76,6 @@ async def all_call(place: Place) -> None:
     assert place.taken == dict.fromkeys(PEERS, CALLS)
 
 
-def test_several_peers_are_awaited_at_once() -> None:
-    async def work(place: Place) -> None:
-        for name in PEERS:
-            place.await_peer(name)
-        await all_call(place)
-        place.entrance.forget("alice")
-        assert await place.call(PEERS["bob"]) == b"bob"
-
-    run(lambda: Place(served=False), work)
-
-
 def test_a_server_of_this_process_keeps_its_clients_and_hands_over_the_peers() -> None:
     async def work(place: Place) -> None:
         server = await listen(HERE, place.port, place.accept, shared=True)
@@ -102,19 +91,6 @@ def test_a_server_of_this_process_keeps_its_clients_and_hands_over_the_peers() -
         server.close()
 
     run(lambda: Place(served=True), work)
-
-
-def test_nobody_listens_when_nobody_is_awaited() -> None:
-    async def work(place: Place) -> None:
-        place.await_peer("bob")
-        place.entrance.forget("bob")
-        try:
-            await place.call(PEERS["bob"])
-        except ConnectionRefusedError:
-            return
-        raise AssertionError("somebody listens")
-
-    run(lambda: Place(served=False), work)
 
 
 def test_a_call_for_which_no_descriptor_is_left_is_lost_and_no_more() -> None:
