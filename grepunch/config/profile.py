@@ -196,12 +196,11 @@ class Legacy:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The whole file. Unknown keys are refused at every depth; the strings below the keys become the schema's."""
+    """The whole file. Unknown keys are refused at every depth."""
 
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid"}
 
     version: Annotated[int, rules.VERSION]
-    """Of this format: 1."""
     interface: Interface
     identity: Identity | None = None
     peer: tuple[Peer, ...] = ()

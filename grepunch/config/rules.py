@@ -307,7 +307,7 @@ _TEXT = {"type": "string"}
 _KEY = {"type": "string", "minLength": 44, "maxLength": 44, "pattern": "^[A-Za-z0-9+/]{43}=$"}
 _PREFIX_SCHEMA = {"type": "string", "format": "ipv4network"}
 
-VERSION = Rule(_version, {"const": 1})
+VERSION = Rule(_version, {"const": 1, "description": "Of this format: 1."})
 INTERFACE_NAME = Rule(
     _interface_name, {"type": "string", "maxLength": LARGEST_INTERFACE_NAME, "pattern": f"^{_INTERFACE_NAME.pattern}$"}
 )

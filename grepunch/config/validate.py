@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -18,6 +19,16 @@ from grepunch.config.rules import Refused, kind, repr_toml
 from grepunch.text import nearest
 
 
+@dataclass(frozen=True, slots=True)
+class _Described(Document):
+    """The whole file, with the strings below the keys as the schema's: reading them takes longer than all the rest."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {
+        **Document.__pydantic_config__,
+        "use_attribute_docstrings": True,
+    }
+
+
 @functools.cache
 def _adapter() -> TypeAdapter[Document]:
     return TypeAdapter(Document)
@@ -25,7 +36,8 @@ def _adapter() -> TypeAdapter[Document]:
 
 @functools.cache
 def _schema() -> dict[str, Any]:
-    return _adapter().json_schema()
+    schema = TypeAdapter(_Described).json_schema()
+    return {**schema, "description": Document.__doc__}
 
 
 def validate(data: Mapping[str, object]) -> tuple[Document | None, list[tuple[KeyPath, str]]]:
