@@ -40,7 +40,7 @@ def test_a_dry_run_tells_every_step_in_order() -> None:
         ((IPv4Network("10.77.0.2/32"), 1200),),
     )
     assert render(plan) == [
-        "ip link set dev gp-bob addrgenmode none txqueuelen 50 alias grepunch-pptp:bob",
+        "ip link set dev gp-bob addrgenmode none txqueuelen 500 alias grepunch-pptp:bob",
         "ip link set dev gp-bob mtu 1335",
         "ip address add 10.66.0.1/24 dev gp-bob",
         "ip address add fd66::1/64 dev gp-bob",

@@ -54,7 +54,7 @@ _LARGEST_PLAINTEXT = SLOT_SIZE - _HEADERS.size - AEAD_TAG
 _WHOLE = {protocol: INNER_HEADER.pack(0, protocol) for protocol in (_IPV4, _IPV6)}
 _ELIDED = {protocol: INNER_HEADER.pack(FLAG_CHECKSUM_ELIDED, protocol) for protocol in (_IPV4, _IPV6)}
 
-# ours: as much as a device's whole queue; what drops for longer than that in one go sends nothing meanwhile
+# ours: about a millisecond's reading; what drops for longer than that in one go sends nothing meanwhile
 _MOST_DROPS = 50
 
 # ours: sizes whose views a slot remembers; a transfer has two or three
