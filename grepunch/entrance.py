@@ -15,7 +15,7 @@ from ipaddress import IPv4Address
 from grepunch.config import Profile
 from grepunch.io.simultaneous import Connection, Listener, adopt
 from grepunch.io.streams import Stream
-from pptp.mirrored import CONTROL_PORT
+from pptp.wire.control import TCP_PORT
 
 _EVERYWHERE = IPv4Address(0)
 
@@ -31,7 +31,7 @@ class _Awaited:
 class Entrance:
     """One of a process. ``served``: an ordinary server listens at this port of every address, and asks :meth:`take`."""
 
-    def __init__(self, *, served: bool = False, port: int = CONTROL_PORT) -> None:
+    def __init__(self, *, served: bool = False, port: int = TCP_PORT) -> None:
         self._served = served
         self._port = port
         self._awaited: dict[str, _Awaited] = {}
@@ -41,7 +41,7 @@ class Entrance:
     def of(cls, profile: Profile) -> Entrance:
         """As the profile's server leaves it."""
         listeners = profile.listen.tcp if profile.listen is not None else ()
-        return cls(served=any((one.address, one.port) == (_EVERYWHERE, CONTROL_PORT) for one in listeners))
+        return cls(served=any((one.address, one.port) == (_EVERYWHERE, TCP_PORT) for one in listeners))
 
     def expect(self, name: str, address: IPv4Address, taker: Taker) -> None:
         """Whoever calls from ``address`` is ``taker``'s, until :meth:`forget`; raises :class:`Refused`."""

@@ -23,7 +23,7 @@ from grepunch.peer import (
     MirrorTransmit,
     PeerMachine,
 )
-from pptp.mirrored import CONTROL_PORT
+from pptp.wire.control import TCP_PORT
 
 
 class _Rank(IntEnum):
@@ -93,7 +93,7 @@ class Mirrors:
         self._entrance.expect(name, address, lambda connection: self._called(name, connection))
         own_call = _Rank.DIALLER_CALLS if machine.config.dialing else _Rank.SERVER_CALLS
         for rank in (_Rank.SIMULTANEOUS, own_call):
-            connection = simultaneous.connect(address, CONTROL_PORT, from_same=rank is _Rank.SIMULTANEOUS)
+            connection = simultaneous.connect(address, TCP_PORT, from_same=rank is _Rank.SIMULTANEOUS)
             attempt.pending[rank] = connection
             loop.add_writer(connection.fileno(), self._finished, name, rank)
 

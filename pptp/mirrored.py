@@ -31,8 +31,6 @@ from pptp.errors import Terminated, TerminationCause, WireError
 from pptp.machine import earliest
 from pptp.wire.control import ControlType, MessageSplitter, control_type, parse_message
 
-# RFC 2637 section 3.1.3
-CONTROL_PORT = 1723
 # RFC 2637 section 4.1, with what NATs without a helper make of it: only 0 in both directions is passed by all
 CALL_ID = 0
 # ours, because both sides are there and began together: what has not come by then will not come

@@ -28,6 +28,7 @@ from grepunch.io.grefilter import GRE_PROTOCOL_PPP, GRE_V1_FLAGS
 from grepunch.io.rawsocket import local_address_towards
 from pptp.mtu import IPV4_HEADER
 from pptp.serial import increment
+from pptp.wire.control import TCP_PORT
 
 # draft-ietf-opsawg-pcap: the classic file format with microseconds
 _MAGIC = 0xA1B2C3D4
@@ -50,9 +51,6 @@ _TCP_HEADER_WORDS = _TCP.size // 4
 # RFC 1661 section 2, RFC 1662 section 3.1
 _PPP_PREFIX = b"\xff\x03"
 _PPP_HEADER = struct.Struct("!2sH")
-
-# RFC 2637 section 2
-_PPTP_PORT = 1723
 
 # ours
 _INITIATOR_PORT = 49152  # the first dynamic port (RFC 6335): the stream is not a real one
@@ -168,7 +166,7 @@ class PlainCapture:
     ) -> None:
         self._file = file
         self._call_id = call_id
-        ports = (_INITIATOR_PORT, _PPTP_PORT) if initiator else (_PPTP_PORT, _INITIATOR_PORT)
+        ports = (_INITIATOR_PORT, TCP_PORT) if initiator else (TCP_PORT, _INITIATOR_PORT)
         self._local, self._remote = _Direction(local, ports[0]), _Direction(remote, ports[1])
         self._initiator = initiator
         self._connected = False

@@ -16,6 +16,7 @@ from ipaddress import IPv4Address
 from grepunch.io.streams import Stream, listen
 from pptp.errors import WireError
 from pptp.wire.control import (
+    TCP_PORT,
     EchoReply,
     EchoRequest,
     MessageSplitter,
@@ -27,7 +28,6 @@ from pptp.wire.control import (
     parse_message,
 )
 
-PPTP_PORT = 1723  # RFC 2637 section 3.1
 # ours
 MOST_CALLS = 64  # connections
 MOST_PER_SOURCE = 4
@@ -53,7 +53,7 @@ class CallPort:
         self._callers: set[_Caller] = set()
         self._servers: list[asyncio.AbstractServer] = []
 
-    async def open(self, hosts: Sequence[str], port: int = PPTP_PORT) -> None:
+    async def open(self, hosts: Sequence[str], port: int = TCP_PORT) -> None:
         """Listen at the IPv4 addresses of ``hosts``; raises as :func:`grepunch.io.streams.listen` does."""
         addresses = list(dict.fromkeys([address for host in hosts for address in await _addresses(host)]))
         for address in [_ANY] if _ANY in addresses else addresses:
@@ -138,7 +138,7 @@ async def _addresses(host: str) -> list[IPv4Address]:
     """The IPv4 addresses of a host, which may have none."""
     with suppress(socket.gaierror):
         found = await asyncio.get_running_loop().getaddrinfo(
-            host or None, PPTP_PORT, family=socket.AF_INET, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            host or None, TCP_PORT, family=socket.AF_INET, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         return [IPv4Address(entry[4][0]) for entry in found]
     return []

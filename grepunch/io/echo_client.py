@@ -24,6 +24,7 @@ from grepunch.nat import messages, packets
 from grepunch.nat.messages import SUBPROTOCOL, More, Text
 from pptp.errors import WireError
 from pptp.wire.control import (
+    TCP_PORT,
     MessageSplitter,
     OutgoingCallReply,
     OutgoingCallRequest,
@@ -33,7 +34,6 @@ from pptp.wire.control import (
     parse_message,
 )
 
-PPTP_PORT = 1723  # RFC 2637 section 3.1
 CALL_WAIT = 3.0  # ours: seconds for a call to be made, TCP included
 _READ = 4096
 
@@ -121,7 +121,7 @@ class EchoClient:
         None where it could not be made."""
         with suppress(OSError, TimeoutError, WireError):
             async with asyncio.timeout(CALL_WAIT):
-                reader, writer = await asyncio.open_connection(str(self.server), PPTP_PORT)
+                reader, writer = await asyncio.open_connection(str(self.server), TCP_PORT)
                 self._stack.callback(writer.close)
                 splitter = MessageSplitter()
                 writer.write(build_message(StartControlConnectionRequest(host_name=b"probe")))

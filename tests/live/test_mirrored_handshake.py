@@ -12,7 +12,7 @@ from grepunch.io.simultaneous import Listener
 from grepunch.lab.nat import TABLE
 from grepunch.lab.topology import MEET_ADDRESSES, Lab
 from grepunch.scenario import Scenario
-from pptp.mirrored import CONTROL_PORT
+from pptp.wire.control import TCP_PORT
 from tests.live.live_support import RunInLab
 
 
@@ -57,7 +57,7 @@ def reach_a_forwarded_port() -> dict[str, Any]:
     with Lab("G2S", "G5") as lab:
         lab.a.boxes[-1].node.nft(
             "table ip forwarded {\nchain to_the_host {\ntype nat hook prerouting priority dstnat;\n"
-            f'iifname "wan" tcp dport {CONTROL_PORT} dnat to {lab.a.address}\n}}\n}}\n'
+            f'iifname "wan" tcp dport {TCP_PORT} dnat to {lab.a.address}\n}}\n}}\n'
             f'insert rule ip {TABLE} forward iifname "wan" ct status dnat accept\n'
         )
         scenario = Scenario(lab)
@@ -80,7 +80,7 @@ def call_a_listener(expected: str) -> dict[str, str]:
     """The public host listens for one of two hosts; what each of them makes of calling it."""
     with Lab("G2", "G2") as lab:
         with lab.meet.entered():
-            listener = Listener([{"a": lab.a, "b": lab.b}[expected].external], CONTROL_PORT)
+            listener = Listener([{"a": lab.a, "b": lab.b}[expected].external], TCP_PORT)
         seen = {}
         for side in (lab.a, lab.b):
             with side.host.entered():
@@ -88,7 +88,7 @@ def call_a_listener(expected: str) -> dict[str, str]:
             with caller:
                 caller.settimeout(1.5)  # time for a second SYN
                 try:
-                    caller.connect((str(MEET_ADDRESSES[0]), CONTROL_PORT))
+                    caller.connect((str(MEET_ADDRESSES[0]), TCP_PORT))
                     seen[side.name] = "connected"
                 except OSError as error:
                     seen[side.name] = type(error).__name__

@@ -13,10 +13,10 @@ from grepunch.lab import capture
 from grepunch.lab.inside import STATE
 from grepunch.lab.topology import Lab
 from grepunch.scenario import Scenario
+from pptp.wire.control import TCP_PORT
 from tests.live.live_support import RunInLab
 
 GRE, TCP = 47, 6
-CONTROL_PORT = 1723
 LED = 16  # a TTL below is of the lead: it ends between the NATs
 
 
@@ -27,7 +27,7 @@ def attempts(packets: Iterable[bytes], source: bytes) -> list[str]:
         inner = packet[(packet[0] & 15) * 4 :]
         if packet[12:16] != source:
             continue
-        if packet[9] == TCP and int.from_bytes(inner[2:4]) == CONTROL_PORT and inner[13] == 2:  # SYN
+        if packet[9] == TCP and int.from_bytes(inner[2:4]) == TCP_PORT and inner[13] == 2:  # SYN
             seen.append("call")
         elif packet[9] == GRE and packet[8] > LED:
             enhanced = inner[1] & 7 == 1
