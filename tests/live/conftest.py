@@ -13,7 +13,8 @@
 `make test` runs these tests several at a time, each in sandboxes of its own, where all that they share is the
 processors. So wait for states, not for times, and bound every wait generously. What judges times, rates or load itself
 (an outage of 2 s at most, so many packets a second, a flood) is marked ``@pytest.mark.alone`` and runs afterwards, one
-test after the other: that is dear, ten minutes being the limit for everything, so be sparing with it.
+test after the other: that is dear, ten minutes being the limit for everything, so be sparing with it. One or two that
+fail are tried once more, alone, and the summary says so.
 
 Environment: ``GREPUNCH_LAB_LOGS=DIRECTORY`` keeps every lab's logs and captures there, a folder per test (otherwise
 they are in pytest's own temporary directory); ``GREPUNCH_PERMIT_SKIPS=no-tun,...`` names what this machine may lack. A

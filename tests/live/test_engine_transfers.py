@@ -168,7 +168,9 @@ def test_transfers_are_exact_and_every_checksum_is_right(run_in_lab: RunInLab, l
     assert result["datagrams"] == [1000, 1000, 1000]
     assert result["ping"] == [0, 0, 0, 0]
     assert result["errors"] == {name: {"Tcp": 0, "Udp": 0} for name in "ab"}
-    assert all(set(drops) <= {"not_allowed", "wrong_phase"} for drops in result["drops"].values())  # of the start
+    # of the start; and on a busy machine a full queue, which is how TCP learns of its share
+    explained = {"not_allowed", "wrong_phase", "queue_full"}
+    assert {name: set(drops) - explained for name, drops in result["drops"].items()} == {"a": set(), "b": set()}
     assert result["stderr"] == ["", ""]
     if plain:
         path = lab_logs / result["capture"]
