@@ -42,6 +42,7 @@ from grepunch.movement import Movement
 from grepunch.options import Action, EndpointOptions, Role
 from grepunch.outcome import Attempt
 from grepunch.peer import (
+    CarrierChanged,
     InnerMtu,
     MailboxDoubted,
     MailboxSend,
@@ -494,7 +495,7 @@ class Endpoint:
 
     def _host_refused(self, traffic: PeerTraffic, event: PeerEvent, failed: Failure) -> None:
         """This host would not have an address or a route. What one peer brings ends no more than its session."""
-        clash = isinstance(event, Ipv4Up) and failed.verdict.kind is VerdictKind.ADDRESS_CLASH
+        clash = isinstance(event, Ipv4Up | CarrierChanged) and failed.verdict.kind is VerdictKind.ADDRESS_CLASH
         if self._options.role is Role.SERVE and clash:
             self._reporter.report(Notice(f"refused: {failed.verdict.detail}", Level.WARNING, traffic.name))
             traffic.machine.refuse(failed.verdict.detail, now())
@@ -559,6 +560,8 @@ class Endpoint:
                 self._doubt_meetings()
             case PathUp(form=form, mirrored=mirrored):
                 self._remembered.won(self._secrets[name], Winner(form, mirrored))
+            case CarrierChanged():
+                self._interface.check_outer(self._outer_addresses())
             case Ipv4Up(local=local, remote=remote):
                 self._interface.peer_up(name, local, remote, self._outer_addresses())
                 self._give_addresses(self._profile_of(traffic), traffic, remote)

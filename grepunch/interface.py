@@ -164,7 +164,7 @@ class TunnelInterface:
         """
         if local == remote:
             _fail(AddressClash(f"{remote} is the address of both ends.", "Set interface.address and peer.address."))
-        _refuse_loop(_networks(self._profile, name), outer)
+        _refuse_loop([*_networks(self._profile, name), *self._routed()], outer)
         before, plan = self._routes.get(name), self._plan
         self._routes[name] = _networks(self._profile, name)
         addresses = plan.addresses
@@ -183,6 +183,10 @@ class TunnelInterface:
                 self._routes[name] = before
             self._restore()
             raise
+
+    def check_outer(self, outer: Iterable[IPv4Address]) -> None:
+        """The tunnel's own packets go to these addresses from now on: raises where a route would take them in."""
+        _refuse_loop(self._routed(), outer)
 
     def ipv6_up(self, name: str, local: bytes, remote: bytes) -> None:
         """IPV6CP is up with a peer: our link-local address, in any other's place. Identifiers have 8 octets.
@@ -212,6 +216,10 @@ class TunnelInterface:
         with host_verdicts():
             return host_interfaces(self._profile.interface.name)
 
+    def _routed(self) -> list[IPv4Network]:
+        """What the peers that are up have routed to them."""
+        return [network for networks in self._routes.values() for network in networks]
+
     def _restore(self) -> None:
         """After a change that this host refused half-way: back to what was there before."""
         with host_verdicts():
@@ -220,13 +228,12 @@ class TunnelInterface:
     def _apply(self, plan: InterfacePlan) -> None:
         """Make the interface what ``plan`` says of its addresses; routes and MTUs follow from the peers."""
         mtu = self._profile.interface.mtu or max(self._mtus.values(), default=plan.mtu)
-        routes = [network for networks in self._routes.values() for network in networks]
         narrow: dict[IPv4Network | IPv6Network, int] = {}
         for name, peer_mtu in self._mtus.items():
             if peer_mtu < mtu and name in self._routes:
                 hosts = [h for h in self._hosts.get(name, {}).values() if h.version == 4 or peer_mtu >= IPV6_MINIMUM]
                 narrow |= dict.fromkeys([*hosts, *self._routes[name]], peer_mtu)
-        everything = tuple(dict.fromkeys([*routes, *narrow]))
+        everything = tuple(dict.fromkeys([*self._routed(), *narrow]))
         plan = replace(plan, mtu=mtu, routes=everything, narrow=tuple(narrow.items()))
         if plan != self._plan:
             with host_verdicts():

@@ -155,6 +155,8 @@ def _check_interface(table: Mapping[str, object], peers: list[_Peer], found: Fin
     routes, _ = read_each(table, "routes", rules.ROUTE, ("interface",))
     for path, route in routes:
         if isinstance(route, IPv4Network):
+            if own is not None and own.network == route:
+                found.faults.append((path, f"{route} is the prefix of interface.address, which is routed anyway"))
             _check_route(path, route, peers, found)
 
 

@@ -40,6 +40,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _INTERFACE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+# RFC 6890 section 2.2.2: this network, loopback, link-local, multicast and reserved
+_NEVER_ROUTED = tuple(map(IPv4Network, ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")))
 
 
 class Refused(ValueError):
@@ -156,8 +158,10 @@ def _refuse_host_bits(value: str) -> NoReturn:
 
 def _route(value: object) -> IPv4Network:
     prefix = _prefix(value)
-    if prefix.prefixlen == 0:
-        raise Refused("expected a prefix longer than /0: routing everything into the tunnel is not supported")
+    if prefix.prefixlen <= 1:
+        raise Refused("expected a prefix longer than /1: routing everything into the tunnel is not supported")
+    if any(prefix.overlaps(network) for network in _NEVER_ROUTED):
+        raise Refused("expected a network of hosts: neither loopback, link-local, multicast nor reserved addresses")
     return prefix
 
 

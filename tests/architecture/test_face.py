@@ -61,6 +61,7 @@ def test_there_is_a_profile_for_each_use() -> None:
         "dial-ordinary-server",
         "dial-punched-peer",
         "direct-without-rendezvous",
+        "gateway",
         "serve-ordinary-clients",
         "serve-punched-peers",
     ]

@@ -56,6 +56,17 @@ def test_all_faults_at_once_in_the_order_of_the_file() -> None:
         ('"203.0.113.9"', '"224.0.0.1"', "17: peer[0].last_known_address: expected the IPv4 address the peer is seen"),
         ('"203.0.113.9"', '"192.168.50.7"', "5: interface.routes[0]: 192.168.50.0/24 contains peer[0].last_known"),
         ('routes = ["192.168.50.0/24",', 'routes = ["0.0.0.0/0",', "5: interface.routes[0]: expected a prefix longer"),
+        (
+            'routes = ["192.168.50.0/24",',
+            'routes = ["128.0.0.0/1",',
+            "5: interface.routes[0]: expected a prefix longer",
+        ),
+        ('routes = ["192.168.50.0/24",', 'routes = ["127.8.0.0/16",', "5: interface.routes[0]: expected a network of"),
+        (
+            'routes = ["192.168.50.0/24",',
+            'routes = ["10.66.0.0/24",',
+            "5: interface.routes[0]: 10.66.0.0/24 is the pre",
+        ),
         ('routes = ["192.168.50.0/24",', 'routes = ["172.16.0.0/12",', "5: interface.routes[0]: 172.16.0.0/12 lies"),
         (
             'forms = ["v0"]',

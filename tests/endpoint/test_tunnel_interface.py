@@ -102,3 +102,17 @@ def test_no_route_leads_the_tunnel_into_itself() -> None:
     assert str(peers_own) in refused.value.verdict.detail
     assert plans.seen == []
     interface.peer_up("wide", OURS.ip, WIDE, [peers_own])  # nothing behind that one is routed: not refused
+
+
+def test_what_is_routed_is_looked_at_again_where_the_tunnel_takes_another_way() -> None:
+    interface, plans = office()
+    interface.check_outer([BEHIND[7]])  # nobody is up yet
+    interface.peer_up("narrow", OURS.ip, NARROW, [IPv4Address("192.0.2.10")])
+    before = plans.seen[-1]
+    with pytest.raises(Failure) as refused:
+        interface.check_outer([IPv4Address("192.0.2.10"), BEHIND[7]])
+    assert str(BEHIND[7]) in refused.value.verdict.detail
+    with pytest.raises(Failure) as refused:  # another peer's packets would go to the first one
+        interface.peer_up("wide", OURS.ip, WIDE, [BEHIND[7]])
+    assert refused.value.verdict.kind is VerdictKind.ADDRESS_CLASH
+    assert plans.seen[-1] == before
