@@ -1,8 +1,8 @@
-"""One running endpoint: everything that `serve` and `dial` own, from the first socket to the last address removed.
+"""The punched peers of a profile, from the first socket to the last address removed: all that `serve` and `dial` own.
 
 It opens what the system gives (raw socket, TUN device, rendezvous connections), makes a peer machine for each
 peer, moves bytes between them, and hands what they say to the interface, the status and the reporter. It decides
-nothing about protocols. One endpoint is one process and one event loop.
+nothing about protocols.
 """
 
 from __future__ import annotations
@@ -19,16 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from grepunch import interface
 from grepunch.admission import HandshakeDesk
-from grepunch.config import Keys, Profile, ProfileInvalid, Rendezvous, Secrets, read_secrets, secret_variables
+from grepunch.config import Keys, Profile, ProfileInvalid, Rendezvous, secret_variables
 from grepunch.config import Peer as PeerProfile
-from grepunch.control_socket import remove_leftover
 from grepunch.datapump import DataPump, PeerTraffic, refusal
 from grepunch.destinations import Destinations
 from grepunch.dialing import Dialing
 from grepunch.entrance import Entrance
 from grepunch.interface import TunnelInterface
 from grepunch.io.clock import entropy, now
-from grepunch.io.driver import LONGEST_SLEEP
 from grepunch.io.engine.batches import GreBatches
 from grepunch.io.engine.loop import Engine
 from grepunch.io.engine.rounds import Rounds
@@ -39,7 +37,7 @@ from grepunch.io.rawgre import RawGre
 from grepunch.io.tun import Tun
 from grepunch.mirrors import Mirrors
 from grepunch.movement import Movement
-from grepunch.options import Action, EndpointOptions, Role
+from grepunch.options import EndpointOptions, Role
 from grepunch.outcome import Attempt
 from grepunch.peer import (
     CarrierChanged,
@@ -56,13 +54,11 @@ from grepunch.peer import (
     SessionEnded,
 )
 from grepunch.ports import GreFrame, GreSend
-from grepunch.progress import Level, Notice, Planned, Reporter, StateChanged
+from grepunch.progress import Level, Notice, Reporter, StateChanged
 from grepunch.punch.winners import Winner
 from grepunch.recording import Recording
 from grepunch.remembered import Remembered, network_id
 from grepunch.routing import AddressTable
-from grepunch.running import Part, run_parts
-from grepunch.runtime import ProfileLock
 from grepunch.secure.constants import SESSION_ID_SIZE
 from grepunch.secure.exchange import KeyExchange
 from grepunch.secure.identity import Identity, shared_secret
@@ -82,75 +78,10 @@ if TYPE_CHECKING:
 # ours: goodbyes take a second at the most, and a second signal does not wait for them
 GOODBYE = 1.5
 PROGRESS_INTERVAL = 0.25
+PROGRESS_PER_LOOK = 4  # whether this host moved or slept is seen within a second
 # ours: data alone asks nothing of a machine that is not worth a second's wait
 SETTLE_DATA = 0.05
 _SUITES = (Suite.AES_256_GCM, Suite.CHACHA20_POLY1305)
-
-
-async def run_endpoint(profile: Profile, options: EndpointOptions, reporter: Reporter) -> Verdict:
-    """Run a profile until it ends by itself or is cancelled; everything it made is gone when this returns.
-
-    Raises :class:`Failure` for what stands in the way of starting.
-    """
-    _check_role(profile, options)
-    if options.action is Action.DRY_RUN:
-        for line in _planned(profile):
-            reporter.report(Planned(line))
-        return Verdict(VerdictKind.UP)
-    secrets = read_secrets(profile) if options.action is Action.RUN else None  # cleaning up needs none
-    obstacle = interface.obstacle()
-    if obstacle is not None:
-        return obstacle
-    with ProfileLock(profile.name):
-        removed = interface.clean_up(profile.name) + remove_leftover(profile.name)
-        if secrets is None:
-            return Verdict(VerdictKind.UP, "\n".join(f"removed: {what}" for what in removed) or "nothing was left")
-        for what in removed:
-            reporter.report(Notice(f"removed what a killed run had left: {what}", Level.WARNING))
-        recording = Recording(options.capture, profile.interface.address)
-        parts = partial(_parts, profile, secrets, options, reporter)
-        return await run_parts(profile, options.role, parts, recording, reporter)
-
-
-def _planned(profile: Profile) -> list[str]:
-    lines = interface.planned(profile) if profile.peers else []
-    if profile.listen is not None or profile.server is not None:
-        from grepunch.ordinary.interface import planned
-
-        lines += planned(profile)
-    return lines
-
-
-def _parts(
-    profile: Profile, secrets: Secrets, options: EndpointOptions, reporter: Reporter, recording: Recording
-) -> list[Part]:
-    """What the profile asks for. Ordinary PPTP is imported where it is used: others start the faster for it."""
-    parts: list[Part] = []
-    entrance = Entrance.of(profile)
-    if secrets.keys is not None:
-        parts.append(Endpoint(profile, secrets.keys, options, reporter, recording, entrance))
-    if profile.listen is not None:
-        from grepunch.ordinary.server import OrdinaryServer
-
-        parts.append(OrdinaryServer(profile, reporter, recording, entrance))
-    if profile.server is not None:
-        from grepunch.ordinary.dialer import OrdinaryDialer
-
-        parts.append(OrdinaryDialer(profile, secrets.password, options, reporter, recording))
-    return parts
-
-
-def _check_role(profile: Profile, options: EndpointOptions) -> None:
-    if options.role is Role.SERVE and profile.server is not None:
-        text = f"{profile.name}: a profile with [server] is for dial"
-        raise failure(VerdictKind.PROFILE_INVALID, text, f"Use `grepunch-pptp dial {profile.name}`.")
-    if options.role is Role.DIAL and profile.server is None and (len(profile.peers) != 1 or profile.listen is not None):
-        there = "there is a [listen]" if profile.listen is not None else f"there are {len(profile.peers)}"
-        raise failure(
-            VerdictKind.PROFILE_INVALID,
-            f"{profile.name}: dial needs exactly one [[peer]] or a [server], and {there}",
-            "Use one profile for each peer to dial; `serve` takes any number.",
-        )
 
 
 class Endpoint:
@@ -373,9 +304,12 @@ class Endpoint:
 
     async def _show_progress(self) -> Verdict:
         """The punch under way, a few times a second."""
+        tick = 0
         while True:
             await asyncio.sleep(PROGRESS_INTERVAL)
-            self._movement.tick()
+            tick += 1
+            if tick % PROGRESS_PER_LOOK == 0:
+                self._movement.tick()
             external = self._meetings.external if self._meetings is not None else None
             for name, story in self._stories.items():
                 if story.stage is not Stage.PUNCHING:
@@ -489,7 +423,7 @@ class Endpoint:
             return
         if armed is not None:
             armed[1].cancel()
-        delay = min(max(0.0, deadline - now()), LONGEST_SLEEP)
+        delay = max(0.0, deadline - now())
         handle = asyncio.get_running_loop().call_later(delay, self._timer_fired, traffic)
         self._armed[traffic.name] = (deadline, handle)
 
@@ -544,6 +478,7 @@ class Endpoint:
 
     def _slept(self) -> None:
         """Every timer is late, and whoever was connected to us may have given up."""
+        self._disarm()  # the event loop's own clock stood still meanwhile
         self._doubt_meetings()
         for traffic in self._peers.values():
             traffic.machine.handle_timeout(now())

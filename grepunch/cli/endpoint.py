@@ -249,14 +249,14 @@ def _check(profile: Profile) -> Verdict:
 
 def run_signalled(profile: Profile, endpoint: EndpointOptions, reporter: Reporter) -> Verdict:
     """Run an endpoint in this process until it ends, or is told to by a signal."""
-    from grepunch.endpoint import run_endpoint
     from grepunch.io.hardening import keep_memory_private
     from grepunch.io.packetloop import PacketLoop
+    from grepunch.running import run_profile
 
     keep_memory_private()
     try:
         with asyncio.Runner(loop_factory=PacketLoop) as runner:
-            return runner.run(until_signalled(run_endpoint(profile, endpoint, reporter)))
+            return runner.run(until_signalled(run_profile(profile, endpoint, reporter)))
     except Failure as failure:
         return failure.verdict
 

@@ -32,7 +32,7 @@ class FakeEndpoint:
     answer: Verdict | Exception = field(default_factory=lambda: Verdict(VerdictKind.UP))
     asked: list[tuple[Profile, EndpointOptions]] = field(default_factory=list)
 
-    async def run_endpoint(self, profile: Profile, options: EndpointOptions, reporter: Reporter) -> Verdict:
+    async def run_profile(self, profile: Profile, options: EndpointOptions, reporter: Reporter) -> Verdict:
         self.asked.append((profile, options))
         reporter.report(StateChanged(Stage.WAITING, "laptop"))
         if isinstance(self.answer, Exception):
@@ -43,9 +43,9 @@ class FakeEndpoint:
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> FakeEndpoint:
     fake = FakeEndpoint()
-    module = ModuleType("grepunch.endpoint")
-    module.run_endpoint = fake.run_endpoint  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "grepunch.endpoint", module)
+    module = ModuleType("grepunch.running")
+    module.run_profile = fake.run_profile  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "grepunch.running", module)
     return fake
 
 

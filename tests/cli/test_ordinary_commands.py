@@ -26,13 +26,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Profile, EndpointOption
     """What the endpoint was asked for, by a stand-in for it."""
     found: list[tuple[Profile, EndpointOptions]] = []
 
-    async def run_endpoint(profile: Profile, options: EndpointOptions, reporter: Reporter) -> Verdict:
+    async def run_profile(profile: Profile, options: EndpointOptions, reporter: Reporter) -> Verdict:
         found.append((profile, options))
         return Verdict(VerdictKind.UP)
 
-    module = ModuleType("grepunch.endpoint")
-    module.run_endpoint = run_endpoint  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "grepunch.endpoint", module)
+    module = ModuleType("grepunch.running")
+    module.run_profile = run_profile  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "grepunch.running", module)
     return found
 
 
