@@ -29,7 +29,7 @@ from grepunch.punch.candidate import (
 )
 from grepunch.punch.plan import NOMINATION_WAIT, Budget, Proven, Schedule, acceptable_start, nominate, propose_start
 from grepunch.punch.probe import ATTEMPT_ID_SIZE
-from grepunch.punch.puncher import OpenEvidence, OwnSideOpen, Puncher, WindowEnded
+from grepunch.punch.puncher import Holding, OpenEvidence, OwnSideOpen, Puncher, WindowEnded
 from grepunch.punch.report import FormSummary, PunchReport
 from grepunch.punch.winners import Winner, usable
 from grepunch.signalling.messages import (
@@ -50,6 +50,8 @@ from pptp.timers import Timers
 REPORT_WAIT = 2.0
 # ours, because a refused start means that a clock was measured badly: measure and propose again
 PLAN_RETRY = 1.0
+# ours: in a round that was held the peer's NAT has seen nothing of ours that it would have to forget first
+HELD_SILENCE = 1.0
 # ours, because a peer that lost its path begins a few rounds, and each costs us milliseconds of asking the kernel
 PEER_ROUNDS = 16
 PEER_ROUNDS_PERIOD = 30.0
@@ -123,11 +125,14 @@ class RoundStarts:
 
 
 @dataclass(frozen=True, slots=True)
-class PeerBegan:
-    """Event: the peer has begun a round, for the path it had is not good to it any more."""
+class PathDoubted:
+    """Event: the peer has begun a round, for the path it had is not good to it any more. ``occupied``: its own NAT lets
+    nothing out, most likely for what we send into that path."""
+
+    occupied: bool = False
 
 
-TraversalEvent = PathProven | RoundFailed | RoundStarts | PeerBegan
+TraversalEvent = PathProven | RoundFailed | RoundStarts | PathDoubted
 
 
 class _Timer(Enum):
@@ -155,6 +160,8 @@ class _Round:
     ended: PunchReport | None = None
     peer_report: tuple[FormSummary, ...] | None = None
     peer_open: bool = False
+    peer_shut: bool = False
+    held: bool = False
 
 
 class Traversal:
@@ -190,6 +197,9 @@ class Traversal:
         self._entropy = entropy
         self._remembered = remembered
         self._round: _Round | None = None
+        # the external addresses from behind which packets are known to have passed all of a side's NATs
+        self._left_from: IPv4Address | None = None
+        self._peer_left_from: IPv4Address | None = None
         self._peer_rounds: deque[float] = deque(maxlen=PEER_ROUNDS)  # when the peer began its latest rounds
         self._messages: list[SignallingMessage] = []
         self._events: list[TraversalEvent] = []
@@ -284,10 +294,7 @@ class Traversal:
             case SlotTaken() if current is not None and message.round == current.number and not current.proven:
                 self._give_up(now, slot_taken=True)
             case Open() if current is not None and message.round == current.number:
-                current.peer_open = True
-                if current.puncher is not None:
-                    current.puncher.peer_opened(now)
-                    self._drain_puncher(now)
+                self._peer_opened(current, message.confirmed, now)
             case Report() if current is not None and message.round == current.number:
                 current.peer_report = tuple(FormSummary(**asdict(row)) for row in message.rows)
                 if current.ended is not None:
@@ -327,6 +334,31 @@ class Traversal:
             self._round.puncher.receive_news(news, now)
             self._drain_puncher(now)
 
+    def _peer_opened(self, current: _Round, confirmed: bool, now: float) -> None:
+        """The peer has led. Where routers beyond its NATs used to answer that, and now none does, it is shut in."""
+        external = current.theirs.external if current.theirs is not None else UNSEEN
+        if confirmed:
+            self._peer_left_from = external
+        current.peer_shut = not confirmed and external != UNSEEN and self._peer_left_from == external
+        current.peer_open = not current.peer_shut
+        if current.puncher is None:
+            return
+        if current.peer_shut:
+            current.puncher.hold(now)
+        else:
+            current.puncher.peer_opened(now)
+        self._drain_puncher(now)
+
+    def _own_opened(self, current: _Round, puncher: Puncher, evidence: OpenEvidence, now: float) -> None:
+        """Tell the peer that we have led, and what routers said."""
+        confirmed = evidence is OpenEvidence.BEYOND_NAT
+        external = current.mine.external
+        if confirmed:
+            self._left_from = external
+        elif external != UNSEEN and self._left_from == external:
+            puncher.outlast(now)
+        self._messages.append(Open(current.number, confirmed))
+
     # -- a round ------------------------------------------------------------------------------------------
 
     def _open_round(self, number: int, now: float) -> None:
@@ -352,7 +384,7 @@ class Traversal:
             if not self._may_begin(theirs.round, now):
                 return
             if current is not None and current.settled:
-                self._events.append(PeerBegan())
+                self._events.append(PathDoubted())
             self._open_round(theirs.round, now)
             current = self._round
         if current is None or theirs.round < current.number or current.theirs is not None:
@@ -433,6 +465,8 @@ class Traversal:
         )
         if current.peer_open:
             current.puncher.peer_opened(now)
+        elif current.peer_shut:
+            current.puncher.hold(now)
         # Should the rendezvous have gone since the plan was agreed on, the start is near all the same.
         start = max(clock.local_time(plan.start), now) if clock is not None else now
         if any(target.kind is CandidateKind.EXTERNAL for target in selection.targets):
@@ -463,7 +497,10 @@ class Traversal:
         for event in current.puncher.events():
             match event:
                 case OwnSideOpen(evidence=evidence):
-                    self._messages.append(Open(current.number, evidence is OpenEvidence.BEYOND_NAT))
+                    self._own_opened(current, current.puncher, evidence, now)
+                case Holding():
+                    current.held = True
+                    self._events.append(PathDoubted(occupied=True))
                 case Proven():
                     if not current.proven:
                         current.first_proof_at = now
@@ -501,7 +538,7 @@ class Traversal:
         if current is None or current.ended is None or current.settled:
             return
         current.settled = True
-        silence = Schedule.with_rendezvous(0.0).silence
+        silence = HELD_SILENCE if current.held else Schedule.with_rendezvous(0.0).silence
         self._timers.stop(_Timer.REPORT)
         self._timers.arm(_Timer.NEXT_ROUND, now + silence)
         self._events.append(

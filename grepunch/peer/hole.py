@@ -12,7 +12,16 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from grepunch.ports import Form, PathNews
-from grepunch.punch.path import CheckDue, KeepaliveDue, PathDead, PathManager, PathState, Recovered, Suspect
+from grepunch.punch.path import (
+    CHECK_AFTER,
+    CheckDue,
+    KeepaliveDue,
+    PathDead,
+    PathManager,
+    PathState,
+    Recovered,
+    Suspect,
+)
 from grepunch.punch.pathmtu import MtuProbeDue, OuterMtu
 from pptp.machine import earliest
 from pptp.mtu import OVERHEAD_SEALED_V0, OVERHEAD_SEALED_V1, inner_mtu
@@ -177,10 +186,15 @@ class Hole:
         self.path.look(now)
         self._follow(now)
 
-    def doubt(self, now: float) -> None:
-        """The peer looks for another path: ours to it is to be proven anew, although we hear it."""
+    def doubt(self, now: float, *, occupied: bool = False) -> None:
+        """The peer looks for another path: ours to it is to be proven anew, although we hear it.
+
+        ``occupied``: what we send keeps the peer's from leaving its NAT; so nothing more goes in if all is silent.
+        """
         self._reaches = False
-        if self.place is not None:
+        if occupied and now - self.path.received_at >= CHECK_AFTER:
+            self.leave()
+        elif self.place is not None:
             self._measure(now)
 
     def sent(self, now: float, largest: int) -> None:

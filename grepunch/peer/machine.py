@@ -40,7 +40,7 @@ from grepunch.secure.events import ConfirmWanted, ExchangeFailed, KeysDropped, K
 from grepunch.secure.exchange import KeyExchange
 from grepunch.secure.handshake import MessageType, OpenedInitiation
 from grepunch.signalling.messages import RelayWish
-from grepunch.traversal import PathProven, PeerBegan, RoundFailed
+from grepunch.traversal import PathDoubted, PathProven, RoundFailed
 from pptp.datapath import SealedPair
 from pptp.errors import Drop, DropError, Terminated, TerminationCause, WireError
 from pptp.machine import earliest
@@ -432,8 +432,8 @@ class PeerMachine(PeerView):
                     self._use_hole((address, form), now)
                 case RoundFailed():
                     self._punch_failed(event, now)
-                case PeerBegan():
-                    self._ways.hole.doubt(now)
+                case PathDoubted(occupied=occupied):
+                    self._ways.hole.doubt(now, occupied=occupied)
                 case RelayWish(policy=policy):
                     self._ways.relay.peer_policy = policy
                 case Terminated():

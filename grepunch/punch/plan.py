@@ -49,6 +49,10 @@ SPARSE_INTERVAL = 4.0
 BURST_GAPS = (40.0, 80.0)
 BURST_GAPS_LONG_TIMERS = (70.0, 140.0)
 
+# ours, because a NAT that took the peer's packets for its own keeps our place in it occupied for 30 s after the last of
+# them (Linux's timer of an unreplied flow), and the first of ours to leave again may be a slow interval late
+OCCUPIED = 35.0
+
 # ours, because a rendezvous or a replayed probe must not make us a nuisance to a third party
 BUDGET_PACKETS = 64
 BUDGET_PERIOD = 30.0

@@ -10,6 +10,9 @@ FULL; and at the end of the window ENDED, where it only answers. Without a rende
 SPARSE, TTL-limited again, and now and then a BURST of full TTL, until stopped. An authentic probe of the peer shows
 that the peer is open, and has the effect of its "open".
 
+Where the peer's packets do not leave its own NAT any more, ours may be what occupies their place there, and would for
+as long as they keep coming (:meth:`Puncher.hold`): with our own side surely open, we are SPARSE until it is heard.
+
 What won the last time goes first: for a moment of FULL the other forms are held back, which means that their probes
 stay TTL-limited. So our own NAT is open for them all the same, and a peer that goes by another order is heard, and
 answered in its own form at once.
@@ -85,7 +88,12 @@ class WindowEnded:
     silent_for: float | None
 
 
-PunchEvent = OwnSideOpen | Proven | WindowEnded
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Event: nothing of full TTL goes to the peer until one of its probes comes."""
+
+
+PunchEvent = OwnSideOpen | Proven | WindowEnded | Holding
 
 
 class _Timer(Enum):
@@ -153,6 +161,7 @@ class Puncher:
         self._full_count = 0
         self._open_told = False
         self._peer_is_open = False
+        self._peer_is_shut = False
         self._began: float | None = None
         self._elapsed = 0.0
 
@@ -214,6 +223,7 @@ class Puncher:
         Before :meth:`start` it is remembered, and then there is nothing left to wait for.
         """
         self._clock(now)
+        self._peer_is_shut = False
         match self._phase:
             case Phase.IDLE:
                 self._peer_is_open = True
@@ -222,7 +232,7 @@ class Puncher:
             case Phase.LEAD:
                 self._go_full(now, Phase.FULL)
             case Phase.SPARSE:
-                self._go_full(now, Phase.BURST)
+                self._go_full(now, Phase.FULL if self._schedule.rendezvous else Phase.BURST)
             case _:
                 pass  # already at full TTL, or over
 
@@ -230,6 +240,17 @@ class Puncher:
         """Both NATs have now seen a PPTP call. Where the probes were waiting for that, they wait no longer."""
         if self._began is not None and now < self._all_held_until and self._phase in (Phase.LEAD, Phase.FULL):
             self._all_held_until = now
+            self._go_full(now, Phase.FULL)
+
+    def outlast(self, now: float) -> None:
+        """Our own NAT lets nothing out: go on for as long as the peer's packets may occupy our place in it."""
+        if self._phase in (Phase.LEAD, Phase.FULL, Phase.SPARSE):
+            self._timers.arm(_Timer.WINDOW, now + plan.OCCUPIED)
+
+    def hold(self, now: float) -> None:
+        """The peer's NAT lets nothing out: see the module. What it lets out after all is heard, and answered."""
+        self._peer_is_shut = not any(stream.heard for stream in self._streams.values())
+        if self._phase is Phase.FULL and self._peer_is_shut:
             self._go_full(now, Phase.FULL)
 
     def stop(self, now: float) -> None:
@@ -363,6 +384,9 @@ class Puncher:
         self._timers.arm(_Timer.LEAD, now + plan.LEAD_INTERVAL)
 
     def _go_full(self, now: float, phase: Phase) -> None:
+        if self._peer_is_shut and any(target.ladder.beyond is not None for target in self._targets.values()):
+            self._wait_for_peer(now)
+            return
         self._phase = phase
         if phase is Phase.FULL and self._first is not None:
             self._others_held_until = max(now, self._all_held_until) + plan.FORM_FIRST
@@ -386,6 +410,14 @@ class Puncher:
             self._go_sparse(now)
         else:
             self._timers.arm(_Timer.FULL, now + plan.full_interval(self._full_count))
+
+    def _wait_for_peer(self, now: float) -> None:
+        """A router beyond our NATs has answered: TTL-limited probes keep our own side open until the peer gets out."""
+        self._phase = Phase.SPARSE
+        self._timers.stop_all()
+        self._timers.arm(_Timer.SPARSE, now + plan.SPARSE_INTERVAL)
+        self.outlast(now)
+        self._events.append(Holding())
 
     def _held(self, stream: Stream, now: float) -> bool:
         """Whether it is for others to go first. What has been heard of is not held back."""

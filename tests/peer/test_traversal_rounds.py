@@ -6,10 +6,10 @@ import random
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface
 
-from grepunch.ports import Form, GreSend
+from grepunch.ports import Form, GreSend, PathNews, PathNewsKind
 from grepunch.punch.plan import Budget
-from grepunch.signalling.messages import Candidates, Plan, PlanReply
-from grepunch.traversal import Traversal
+from grepunch.signalling.messages import Candidates, Open, Plan, PlanReply
+from grepunch.traversal import PathDoubted, Traversal
 from tests.attack.hostile import HERE, THERE, Clock
 
 ELSEWHERE = [IPv4Address(f"203.0.113.{number}") for number in (61, 62, 63, 64)]
@@ -72,3 +72,42 @@ def test_an_address_that_no_host_of_the_internet_has_is_not_probed_on_the_word_o
     nowhere = (IPv4Address("127.0.0.1"), IPv4Address("10.1.2.3"), IPv4Address("224.0.0.1"))
     traversal.receive(Candidates(1, 0.02, THERE, frozenset(Form), (), nowhere), 0.0)
     assert probed(traversal) == {THERE}
+
+
+def opened(
+    traversal: Traversal, *, number: int, confirmed: bool, external: IPv4Address, at: float
+) -> tuple[bool, bool]:
+    """A round in which a router beyond our NATs answers at once and the peer says how its own lead went: whether we
+    then send at full TTL, and whether we take the peer to be shut in."""
+    traversal.begin(at)
+    traversal.receive(Candidates(number, 0.02, external, frozenset(Form), ()), at)
+    traversal.receive(PlanReply(number, True), at + 0.1)
+    traversal.handle_timeout(traversal.deadline() or at)
+    router = IPv4Address("198.51.100.1")
+    traversal.receive_news(PathNews(PathNewsKind.TIME_EXCEEDED, router, external, Form.V1), at + 0.9)
+    traversal.receive(Open(number, confirmed), at + 1.0)
+    traversal.transmits()
+    full = False
+    while (due := traversal.deadline()) is not None and due < at + 5.0:
+        traversal.handle_timeout(due)
+        full |= any(isinstance(item, GreSend) and item.ttl is None for item in traversal.transmits())
+    return full, PathDoubted(occupied=True) in traversal.events()
+
+
+def test_a_peer_whose_packets_no_longer_leave_its_nat_is_waited_for() -> None:
+    traversal = make_traversal(Clock)
+    assert opened(traversal, number=1, confirmed=True, external=THERE, at=0.0) == (True, False)
+    assert opened(traversal, number=2, confirmed=False, external=THERE, at=10.0) == (False, True)
+    assert opened(traversal, number=3, confirmed=True, external=THERE, at=60.0) == (True, False)
+
+
+def test_a_peer_whose_routers_never_answered_is_not_taken_to_be_shut_in() -> None:
+    traversal = make_traversal(Clock)
+    assert opened(traversal, number=1, confirmed=False, external=THERE, at=0.0) == (True, False)
+    assert opened(traversal, number=2, confirmed=False, external=THERE, at=10.0) == (True, False)
+
+
+def test_a_peer_that_moved_to_where_no_router_answers_is_not_taken_to_be_shut_in() -> None:
+    traversal = make_traversal(Clock)
+    assert opened(traversal, number=1, confirmed=True, external=THERE, at=0.0) == (True, False)
+    assert opened(traversal, number=2, confirmed=False, external=ELSEWHERE[0], at=10.0) == (True, False)

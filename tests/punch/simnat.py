@@ -123,6 +123,13 @@ class Poisonable(Nat):
     poisonable = True
 
 
+class PoisonableSlot(Poisonable):
+    """As Linux has it: v0 and v1 with Call ID 0 share one slot, so both forms starve together."""
+
+    def key(self, peer: IPv4Address, form: Form) -> tuple[IPv4Address, Form | None]:
+        return (peer, None)
+
+
 class NoV0(Nat):
     """Drops plain GRE (G7V0)."""
 
@@ -143,6 +150,7 @@ CLASSES: dict[str, tuple[type[Nat], ...]] = {
     "G2": (Nat,),
     "G12": (ShortTimers,),
     "G13": (Poisonable,),
+    "G13S": (PoisonableSlot,),
     "G7V0": (NoV0,),
     "G7V1": (NoV1,),
     "G15": (Nat, Nat),  # a CPE behind a carrier's NAT

@@ -13,7 +13,15 @@ from grepunch.punch import plan
 from grepunch.punch.candidate import Candidate, CandidateKind
 from grepunch.punch.plan import Budget, Proven, Schedule
 from grepunch.punch.probe import NO_ATTEMPT, Probe, open_probe, seal_probe
-from grepunch.punch.puncher import MAX_LEARNED_SOURCES, OpenEvidence, OwnSideOpen, Phase, Puncher, WindowEnded
+from grepunch.punch.puncher import (
+    MAX_LEARNED_SOURCES,
+    Holding,
+    OpenEvidence,
+    OwnSideOpen,
+    Phase,
+    Puncher,
+    WindowEnded,
+)
 from grepunch.punch.winners import Winner
 from pptp.errors import Drop, UsageError
 from pptp.wire.vendor import parse_clear
@@ -454,3 +462,51 @@ def test_a_call_that_nobody_waited_for_changes_nothing() -> None:
     machine.call_seen(0.05)
     assert machine.transmits() == []
     assert machine.phase is Phase.LEAD
+
+
+def held() -> Puncher:
+    """The peer is shut in, and a router beyond our own NAT has answered."""
+    machine = started()
+    machine.receive_news(exceeded(ROUTER), 0.05)
+    machine.hold(0.1)
+    return machine
+
+
+def test_a_peer_that_is_shut_in_gets_no_full_ttl_and_our_side_stays_open_meanwhile() -> None:
+    machine = held()
+    sent = run(machine, 100.0)
+    assert all(send.ttl is not None for _, send in sent), "whatever reached its NAT would keep it shut"
+    assert max(later - at for (at, _), (later, _) in pairwise(sent)) <= plan.SPARSE_INTERVAL + plan.LEAD_INTERVAL
+    assert sent[-1][0] > 30.0, "longer than its NAT keeps what it has taken"
+    assert Holding() in machine.events()
+
+
+def test_a_hold_ends_with_a_report_where_nothing_comes() -> None:
+    machine = held()
+    run(machine, 100.0)
+    assert machine.phase is Phase.ENDED
+    assert any(isinstance(event, WindowEnded) for event in machine.events())
+
+
+def test_the_first_probe_out_of_a_nat_that_was_shut_is_met_at_full_ttl() -> None:
+    machine = held()
+    run(machine, 20.0)
+    assert machine.receive_probe(PEER, Form.V1, theirs(1), 60, 20.5)
+    assert any(send.ttl is None for send in machine.transmits())
+    run(machine, 100.0)
+    assert machine.phase is Phase.ENDED, "and that, too, ends"
+
+
+def test_nothing_is_held_back_where_nobody_says_that_our_own_side_is_open() -> None:
+    machine = started()
+    machine.hold(0.1)
+    assert any(send.ttl is None for _, send in run(machine, 5.0))
+    assert Holding() not in machine.events()
+
+
+def test_what_was_heard_already_is_not_held_back() -> None:
+    machine = started()
+    machine.receive_news(exceeded(ROUTER), 0.05)
+    assert machine.receive_probe(PEER, Form.V1, theirs(1), 60, 0.06)
+    machine.hold(0.1)
+    assert any(send.ttl is None for _, send in run(machine, 5.0))

@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from grepunch.peer import SessionEnded
+from grepunch.ports import RELAY, RelayPolicy
 from tests.sim.moving import new_external_address, roam
 from tests.sim.peer_world import Host, World, connected
 
@@ -45,6 +46,59 @@ def test_a_tunnel_with_traffic_is_back_at_once_when_a_nat_has_forgotten(kind: st
     world.run_for(1.5)
     world.flush_nats(*names)
     assert back_after(world, 10.0) < 5.0, world.story()
+    session_lived(world)
+
+
+def back_after_losing_the_race(world: World, name: str, limit: float = 100.0) -> float:
+    """The NAT of host ``name`` forgets everything just before something of the peer's comes, and both go on sending:
+    seconds until something arrives on both sides again."""
+    host = world.hosts[name]
+    peer = world.other_host(host)
+    for number in range(1200):
+        for sender, later in ((peer, 0.0), (host, 0.05)):
+            send = lambda sender=sender: world.send_data(sender, b"steady")  # noqa: E731
+            world.at(world.now + 0.1 * number + later, send)
+    world.run_for(1.01)  # the peer's next packet is 90 ms away, and the host's own comes 50 ms after that
+    world.flush_nats(name)
+    world.run_for(0.02)  # nothing is under way any more
+    began, before = world.now, {host.name: len(host.received) for host in world.hosts.values()}
+    world.run(began + limit, lambda: all(len(host.received) > before[host.name] for host in world.hosts.values()))
+    return world.now - began
+
+
+@pytest.mark.parametrize(("kinds", "name"), [(("G13S", "G2"), "a"), (("G2", "G13S"), "b"), (("G13S", "G13S"), "a")])
+def test_a_nat_that_took_the_peers_packets_for_its_own_is_waited_for(kinds: tuple[str, str], name: str) -> None:
+    world = connected(*kinds, seed=18)
+    took = back_after_losing_the_race(world, name)
+    assert took > 30.0, "such a NAT lets nothing out for 30 s, or this test tries something else"
+    assert took < 37.0, world.story()  # the silence that shows it, those 30 s, and one slow interval of probes
+    session_lived(world)
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+@pytest.mark.parametrize("seconds", [12.0, 40.0, 75.0])
+def test_an_outage_in_one_direction_that_looks_like_a_shut_in_peer_ends_when_it_ends(name: str, seconds: float) -> None:
+    world = connected("G2", "G2", seed=20)
+    world.traffic(seconds + 20.0)
+    world.run_for(1.0)
+    world.gre_lost = lambda host, send: host.name == name
+    world.run_for(seconds)
+    world.gre_lost = lambda host, send: False
+    assert back_after(world, 60.0) < 5.0, world.story()
+    session_lived(world)
+
+
+def test_a_shut_in_peer_is_met_at_once_on_the_relay_where_that_is_allowed() -> None:
+    world = World("G13S", "G2", seed=19)
+    world.meeting.relays = True
+    for host in world.hosts.values():
+        host.relay = RelayPolicy.AUTO
+    world.start()
+    world.come_up()
+    world.run_for(3.0)
+    assert back_after_losing_the_race(world, "a") < 5.0, world.story()
+    world.run_for(35.0)
+    assert {host.machine.carrier for host in world.hosts.values()}.isdisjoint({RELAY, None}), world.story()
     session_lived(world)
 
 
