@@ -9,6 +9,7 @@ from tests.live.test_bad_lines import endure, judge_endurance, narrow
 from tests.live.test_endpoint_survival import end_at_random, judge_killed, judge_terminated
 from tests.live.test_movement import idle, intact, new_addresses, reboots, sleep_and_wake
 from tests.live.test_ordinary_load import judge_many_clients, many_clients
+from tests.live.test_rekeys_under_load import change_keys, judge_changes
 from tests.sim.test_sim_rekeys import change_keys_under_load
 
 MINUTE = 60.0
@@ -74,3 +75,9 @@ def test_a_thousand_clients_cut_off_wherever_they_stand(run_in_lab: RunInLab) ->
 
 def test_a_thousand_changes_of_keys_under_load(monkeypatch: pytest.MonkeyPatch) -> None:
     change_keys_under_load(monkeypatch, 1000)
+
+
+def test_a_thousand_changes_of_keys_of_real_endpoints_under_load(run_in_lab: RunInLab) -> None:
+    seen = run_in_lab(change_keys, times=1000, timeout=25 * MINUTE)
+    print(seen)
+    judge_changes(seen, 1000)
