@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import pytest
 
+from grepunch.lab.topology import Lab
+from tests.live.endpoint_support import both_up
 from tests.live.live_support import RunInLab
 from tests.live.test_bad_lines import endure, judge_endurance, narrow
 from tests.live.test_endpoint_survival import end_at_random, judge_killed, judge_terminated
-from tests.live.test_movement import idle, intact, new_addresses, reboots, sleep_and_wake
+from tests.live.test_movement import Load, idle, intact, new_addresses, reboots, sleep_and_wake
 from tests.live.test_ordinary_load import judge_many_clients, many_clients
 from tests.live.test_rekeys_under_load import change_keys, judge_changes
 from tests.sim.test_sim_rekeys import change_keys_under_load
@@ -59,6 +64,47 @@ def test_ten_minutes_through_a_nat_with_short_memory(run_in_lab: RunInLab) -> No
     assert seen["stages"][-1] == "up"
     assert "lost" not in seen["stages"]
     assert seen["ping"]["lost"] == 0
+
+
+def live_in_a_call(busy: float, quiet: float) -> dict[str, Any]:
+    """A tunnel through NATs that admit GRE for a PPTP call alone, with traffic and then without."""
+    with Lab("G5", "G5") as lab:
+        scenario = both_up(lab, timeout=40)
+        load = Load(scenario, seconds=busy, octets=20_000_000)
+        load.mark()
+        result = scenario.finish_transfer(load.transfer, busy + MINUTE)
+        pulses = scenario.finish_pulse(load.pulse)
+        time.sleep(quiet)
+        stages = [e["stage"] for n in "ab" for e in scenario.events(n) if e["event"] == "state_changed"]
+        mirrored = [e["mirrored"] for e in scenario.events("b") if e["event"] == "peer_up"]
+        lost = [scenario.ping(name, 5)["lost"] for name in "ab"]
+        return {
+            "whole": result["sha256_match"],
+            "outages": [pulse.outage(load.marks[0]) for pulse in pulses.values()],
+            "stages": stages,
+            "mirrored": mirrored,
+            "lost": lost,
+            "left": scenario.end(),
+        }
+
+
+def test_ten_minutes_of_traffic_and_fifteen_of_none_in_a_mirrored_call(run_in_lab: RunInLab) -> None:
+    seen = run_in_lab(live_in_a_call, busy=10 * MINUTE, quiet=15 * MINUTE, timeout=29 * MINUTE)
+    print(seen)
+    assert seen["mirrored"] == [True], seen
+    assert seen["whole"], seen
+    assert max(seen["outages"]) <= 2.0, seen
+    assert seen["stages"][-1] == "up", seen
+    assert "lost" not in seen["stages"], seen
+    assert seen["lost"] == [0, 0], seen
+    assert seen["left"] == [], seen
+
+
+def test_reboots_of_a_nat_that_takes_strays(run_in_lab: RunInLab) -> None:
+    seen = run_in_lab(reboots, nat_a="G13", nat_b="G2", times=6, pause=45.0, timeout=8 * MINUTE)
+    print(seen)
+    assert max(seen["outages"]) <= 40.0, seen  # such a NAT lets nothing out for 30 s, whatever anybody does
+    assert intact(seen), seen
 
 
 def test_a_hundred_instants_of_sigterm(run_in_lab: RunInLab) -> None:
