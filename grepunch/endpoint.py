@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
@@ -283,7 +283,7 @@ class Endpoint:
             entropy=entropy,
             now=now,
             on_change=lambda name: self._flush(self._peers[name]),
-            on_relayed=lambda name, frame: self._pump.relayed(self._peers[name], frame),
+            on_relayed=self._relayed,
             on_notice=lambda text, peer: self._reporter.report(Notice(text, Level.WARNING, peer)),
         )
 
@@ -370,6 +370,10 @@ class Endpoint:
 
     def _relay(self, traffic: PeerTraffic, frame: bytes) -> bool:
         return self._meetings is not None and self._meetings.relay(traffic.name, frame)
+
+    def _relayed(self, name: str, frames: Sequence[bytes]) -> None:
+        for frame in frames:
+            self._pump.relayed(self._peers[name], frame)
 
     def _answer(self, frame: GreFrame, ppp: bytes) -> None:
         self._gre.send(GreSend(frame.source, frame.form, ppp))

@@ -24,7 +24,7 @@ from grepunch.rendezvous.events import (
     ClockSynced,
     DaysChanged,
     Disconnected,
-    FrameRelayed,
+    FramesRelayed,
     KeyInUseTwice,
     PeerAbsent,
     PeerPresent,
@@ -136,10 +136,10 @@ class Meetings:
         entropy: Callable[[int], bytes],
         now: Callable[[], float],
         on_change: Callable[[str], None],
-        on_relayed: Callable[[str, bytes], None],
+        on_relayed: Callable[[str, Sequence[bytes]], None],
         on_notice: Callable[[str, str | None], None],
     ) -> None:
-        """``on_change`` gets the name of a peer whose machine was told something, ``on_relayed`` a peer's frame that
+        """``on_change`` gets the name of a peer whose machine was told something, ``on_relayed`` a peer's frames that
         came over a relay, ``on_notice`` a sentence and the peer it is about."""
         self._members = {member.name: member for member in members}
         self._own_public_key = own_public_key
@@ -271,8 +271,8 @@ class Meetings:
                     self._deliver(server.mailboxes[mailbox], payload)
                 elif len(server.early) < EARLY_BLOBS:
                     server.early.append((server.mailboxes[mailbox], payload))
-            case FrameRelayed(mailbox=mailbox, frame=frame) if mailbox in server.mailboxes:
-                self._on_relayed(server.mailboxes[mailbox].name, frame)
+            case FramesRelayed(mailbox=mailbox, frames=frames) if mailbox in server.mailboxes:
+                self._on_relayed(server.mailboxes[mailbox].name, frames)
             case RelayUsedUp(mailbox=mailbox) if mailbox in server.mailboxes:
                 server.used_up.add(mailbox)
                 name = server.mailboxes[mailbox].name

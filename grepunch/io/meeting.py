@@ -27,7 +27,15 @@ from grepunch.io.meeting_link import CLOSE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT,
 from grepunch.io.netwatch import way_to
 from grepunch.rendezvous.client import RendezvousClient
 from grepunch.rendezvous.events import ClientEvent, ServerFault
-from grepunch.rendezvous.messages import CLOSE_SENTENCES, LARGEST_MESSAGE, SUBPROTOCOL, CloseCode
+from grepunch.rendezvous.messages import (
+    CLOSE_SENTENCES,
+    LARGEST_FRAME,
+    LARGEST_MESSAGE,
+    MOST_FRAMES,
+    SUBPROTOCOL,
+    CloseCode,
+    count_frames,
+)
 from grepunch.rendezvous.schedule import retry_delay
 
 # ours
@@ -109,7 +117,8 @@ class MeetingClient:
         self._connection: ClientConnection | None = None
         self._ends: tuple[str, str] | None = None  # its addresses, ours first; a closed socket has forgotten them
         self._frames: FrameQueue | None = None
-        self._frames_dropped = 0  # on earlier connections
+        self._frames_dropped = 0  # on earlier connections, or before any
+        self._together: dict[bytes, list[bytes]] = {}  # frames of this turn of the event loop, by mailbox
         self._fault: str | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._flushing = False
@@ -140,11 +149,20 @@ class MeetingClient:
         return IPv4Address(self._ends[1]) if self._ends is not None else None
 
     def relay(self, mailbox: bytes, frame: bytes) -> bool:
-        """Have a frame relayed to the other side; False where that is not possible now. It may yet be dropped."""
-        message = self._machine.relayed(mailbox, frame)
-        if message is None or self._frames is None:
+        """Have a frame relayed to the other side; False where that is not possible now. It may yet be dropped.
+
+        Frames that come within one turn of the event loop go together.
+        """
+        if self._frames is None or len(frame) > LARGEST_FRAME or not self._machine.is_in(mailbox):
             return False
-        self._frames.send(message)
+        together = self._together.get(mailbox)
+        if together is None:
+            together = self._together[mailbox] = []
+            if len(self._together) == 1:
+                asyncio.get_running_loop().call_soon(self._send_frames)
+        together.append(frame)
+        if len(together) == MOST_FRAMES:
+            self._send_frames()
         return True
 
     @property
@@ -224,7 +242,7 @@ class MeetingClient:
         self._connection, self._fault = connection, None
         if connection.local_address and connection.remote_address:
             self._ends = connection.local_address[0], connection.remote_address[0]
-        self._frames = frames = FrameQueue(connection, self._clock)
+        self._frames = frames = FrameQueue(connection, self._clock, count_frames)
         self._on_event(Connected())
         self._machine.connected(self._clock())
         self._flush()
@@ -281,6 +299,15 @@ class MeetingClient:
                 if isinstance(event, ServerFault):
                     self._end_faulty(event.detail)
                 self._on_event(event)
+
+    def _send_frames(self) -> None:
+        together, self._together = self._together, {}
+        for mailbox, frames in together.items():
+            message = self._machine.relayed(mailbox, frames)
+            if message is None or self._frames is None:
+                self._frames_dropped += len(frames)
+            else:
+                self._frames.send(message)
 
     def _send(self, message: str | bytes) -> None:
         if self._connection is not None:

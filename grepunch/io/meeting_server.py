@@ -34,7 +34,7 @@ from grepunch.io.meeting_link import CLOSE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT,
 from grepunch.nat.messages import SUBPROTOCOL as PROBE_SUBPROTOCOL
 from grepunch.rendezvous.broker import Broker, Tally, source_key, unmapped
 from grepunch.rendezvous.limits import BrokerLimits
-from grepunch.rendezvous.messages import LARGEST_MESSAGE, SUBPROTOCOL, is_relayed
+from grepunch.rendezvous.messages import LARGEST_MESSAGE, SUBPROTOCOL, count_frames, is_relayed
 
 OPEN_TIMEOUT = 5.0  # ours: for TLS and for HTTP each; what a stranger who sends nothing may hold a socket
 BACKLOG = 512  # ours: a restart brings every client back within two seconds
@@ -175,7 +175,7 @@ class _Service:
                 its_own = source == unmapped(ip_address(peer[0]))
                 await self.echo.serve(connection, source, peer[1] if its_own else 0)
             return
-        frames = FrameQueue(connection, clock.now)
+        frames = FrameQueue(connection, clock.now, count_frames)
         self._connections[connection_id] = connection, frames
         self._broker.connect(connection_id, source, clock.now())
         self._flush()

@@ -13,7 +13,7 @@ somebody keeps trying: the two never throw each other out in turn.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
 from ipaddress import IPv4Address, IPv6Address
@@ -413,26 +413,31 @@ class Broker:
 
     # --- relayed frames
 
-    def _relay(self, connection: _Connection, handle: int, frame: bytes, now: float) -> None:
-        """Pass a frame on or drop it: none ever waits here."""
+    def _relay(self, connection: _Connection, handle: int, frames: Sequence[bytes], now: float) -> None:
+        """Pass frames on or drop them: none ever waits here."""
         side = connection.sides.get(handle)
         other = self._other(side) if side is not None else None
         source = connection.source.relayed
         if side is None or other is None or self._quota is None or side.relayed is None or source is None:
-            self.tallies[Tally.FRAMES_DROPPED_ABSENT] += 1
+            self.tallies[Tally.FRAMES_DROPPED_ABSENT] += len(frames)
             return
-        match self._quota.take(side.mailbox, side.relayed, source, len(frame), now):
-            case Over.RATE:
-                self.tallies[Tally.FRAMES_DROPPED_RATE] += 1
-            case Over.VOLUME:
-                self.tallies[Tally.FRAMES_DROPPED_VOLUME] += 1
-            case None:
-                self.tallies[Tally.FRAMES_RELAYED] += 1
-                self.tallies[Tally.OCTETS_RELAYED] += len(frame)
-                self._transmits.append((other.connection.id, build_relayed(other.handle, frame)))
-                if self._quota.spent(side.mailbox):  # it was the last one; said once, because no other follows
-                    for told in (side, other):
-                        self._tell(told.connection, RelaySpent(told.handle))
+        passed = []
+        for frame in frames:
+            match self._quota.take(side.mailbox, side.relayed, source, len(frame), now):
+                case Over.RATE:
+                    self.tallies[Tally.FRAMES_DROPPED_RATE] += 1
+                case Over.VOLUME:
+                    self.tallies[Tally.FRAMES_DROPPED_VOLUME] += 1
+                case None:
+                    passed.append(frame)
+        if not passed:
+            return
+        self.tallies[Tally.FRAMES_RELAYED] += len(passed)
+        self.tallies[Tally.OCTETS_RELAYED] += sum(map(len, passed))
+        self._transmits.append((other.connection.id, build_relayed(other.handle, passed)))
+        if self._quota.spent(side.mailbox):  # they were the last ones; said once, because no other follows
+            for told in (side, other):
+                self._tell(told.connection, RelaySpent(told.handle))
 
     # --- small change
 

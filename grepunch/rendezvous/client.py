@@ -10,7 +10,7 @@ nothing is heard any more and the runner closes the connection; ``disconnected``
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -24,7 +24,7 @@ from .events import (
     ClockSynced,
     DaysChanged,
     Disconnected,
-    FrameRelayed,
+    FramesRelayed,
     KeyInUseTwice,
     MailboxJoined,
     PeerAbsent,
@@ -38,7 +38,6 @@ from .events import (
 from .limits import TokenBucket
 from .messages import (
     LARGEST_BLOB,
-    LARGEST_FRAME,
     LARGEST_HANDLE,
     MAILBOX_LENGTH,
     SIDE_LENGTH,
@@ -186,15 +185,21 @@ class RendezvousClient:
         self._transmits.append(build_blob(membership.handle, blob))
         return True
 
-    def relayed(self, mailbox: bytes, frame: bytes) -> bytes | None:
-        """The message that has ``frame`` relayed to the other side, for the runner to send; None where we are not in.
+    def is_in(self, mailbox: bytes) -> bool:
+        """Whether frames can be relayed to the other side."""
+        membership = self._wanted.get(mailbox)
+        return membership is not None and membership.place is _Place.IN
 
-        It does not go through :meth:`transmits`: frames wait in a queue of the runner's, where the oldest is dropped.
+    def relayed(self, mailbox: bytes, frames: Sequence[bytes]) -> bytes | None:
+        """The message that has frames relayed to the other side, for the runner to send; None where we are not in.
+
+        They are 1 to ``MOST_FRAMES``, of 1 to ``LARGEST_FRAME`` octets, which is the caller's to see to. The message
+        does not go through :meth:`transmits`: frames wait in a queue of the runner's, where the oldest is dropped.
         """
         membership = self._wanted.get(mailbox)
-        if membership is None or membership.place is not _Place.IN or len(frame) > LARGEST_FRAME:
+        if membership is None or membership.place is not _Place.IN:
             return None
-        return build_relayed(membership.handle, frame)
+        return build_relayed(membership.handle, frames)
 
     # --- what the runner reports
 
@@ -341,12 +346,18 @@ class RendezvousClient:
             self._events.append(KeyInUseTwice(membership.mailbox, membership.place is _Place.IN))
 
     def _take_binary(self, message: bytes) -> None:
-        relayed = is_relayed(message)
-        handle, payload = parse_relayed(message) if relayed else parse_blob(message)
+        frames: list[bytes] | None = None
+        if is_relayed(message):
+            handle, frames = parse_relayed(message)
+        else:
+            handle, payload = parse_blob(message)
         membership = self._by_handle.get(handle)
-        if membership is not None and membership.place is _Place.IN:
-            kind = FrameRelayed if relayed else BlobReceived
-            self._events.append(kind(membership.mailbox, payload))
+        if membership is None or membership.place is not _Place.IN:
+            return
+        if frames is not None:
+            self._events.append(FramesRelayed(membership.mailbox, tuple(frames)))
+        else:
+            self._events.append(BlobReceived(membership.mailbox, payload))
 
     # --- the server's clock and calendar
 

@@ -70,11 +70,11 @@ class BlobReceived:
 
 
 @dataclass(frozen=True, slots=True)
-class FrameRelayed:
-    """A frame that came through the server's relay: to be authenticated by the owner, as any other."""
+class FramesRelayed:
+    """Frames that came through the server's relay together: each to be authenticated by the owner, as any other."""
 
     mailbox: bytes
-    frame: bytes
+    frames: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ ClientEvent = (
     | PeerPresent
     | PeerAbsent
     | BlobReceived
-    | FrameRelayed
+    | FramesRelayed
     | RelayUsedUp
     | ReplacedHere
     | KeyInUseTwice

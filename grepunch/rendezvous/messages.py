@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from ipaddress import AddressValueError, IPv4Address
@@ -20,11 +20,12 @@ from typing import Any, NoReturn, TypeVar
 from pptp.errors import WireCause, WireError
 
 # ours: the name says which protocol and which version of it, so that a mismatch shows in the HTTP handshake
-SUBPROTOCOL = "grepunch-pptp.rendezvous.2"
+SUBPROTOCOL = "grepunch-pptp.rendezvous.3"
 
 LARGEST_TEXT = 512  # ours, because the longest message, a hello, takes about 170 characters
 LARGEST_BLOB = 4096  # ours: a handshake of 1310 octets or a control message of 900, with room to grow
 LARGEST_FRAME = 1600  # ours: a sealed frame with the largest inner packet there is, 1500 octets and 33 for the seal
+MOST_FRAMES = 16  # ours: of one message; what a message costs on its way is shared by its frames
 LARGEST_RELAY_RATE = 2**40  # octets per second: no number a program could not hold
 MAILBOX_LENGTH = 16  # ours: HKDF output, 128 bits nobody can guess
 SIDE_LENGTH = 16
@@ -34,8 +35,12 @@ LARGEST_INCARNATION = 2**48 - 1  # exact in any JSON reader's number
 SECONDS_PER_DAY = 86_400
 
 _BLOB_HEADER = struct.Struct("!H")  # mailbox handle
-_FRAME_HEADER = struct.Struct("!HH")  # 0, which is no handle; mailbox handle
-LARGEST_MESSAGE = _BLOB_HEADER.size + LARGEST_BLOB  # what a WebSocket of this protocol has to carry
+_RELAYED_HEADER = struct.Struct("!HH")  # 0, which is no handle; mailbox handle
+_FRAME_LENGTH = struct.Struct("!H")
+# what a WebSocket of this protocol has to carry
+LARGEST_MESSAGE = max(
+    _BLOB_HEADER.size + LARGEST_BLOB, _RELAYED_HEADER.size + MOST_FRAMES * (_FRAME_LENGTH.size + LARGEST_FRAME)
+)
 
 
 class RefusalReason(StrEnum):
@@ -348,7 +353,7 @@ def parse_blob(data: bytes) -> tuple[int, bytes]:
     """Handle and payload (1 to :data:`LARGEST_BLOB` octets) of a binary message; raises :class:`WireError`."""
     if len(data) <= _BLOB_HEADER.size:
         raise WireError("rendezvous blob", WireCause.TRUNCATED, f"{len(data)} octets")
-    if len(data) > LARGEST_MESSAGE:
+    if len(data) > _BLOB_HEADER.size + LARGEST_BLOB:
         raise WireError("rendezvous blob", WireCause.OVERSIZE, f"{len(data)} octets")
     (handle,) = _BLOB_HEADER.unpack_from(data)
     if handle == 0:
@@ -359,23 +364,50 @@ def parse_blob(data: bytes) -> tuple[int, bytes]:
 # --- relayed frames
 
 
-def build_relayed(handle: int, frame: bytes) -> bytes:
-    """The binary message that carries a sealed frame to or from the other side of the mailbox called ``handle``."""
-    return _FRAME_HEADER.pack(0, handle) + frame
+def build_relayed(handle: int, frames: Sequence[bytes]) -> bytes:
+    """The binary message that carries sealed frames to or from the other side of the mailbox called ``handle``."""
+    parts = [_RELAYED_HEADER.pack(0, handle)]
+    for frame in frames:
+        parts += (_FRAME_LENGTH.pack(len(frame)), frame)
+    return b"".join(parts)
 
 
 def is_relayed(data: bytes) -> bool:
-    """Whether a binary message is a relayed frame; else it is a blob."""
+    """Whether a binary message carries relayed frames; else it is a blob."""
     return data[:2] == b"\0\0"
 
 
-def parse_relayed(data: bytes) -> tuple[int, bytes]:
-    """Handle and frame (1 to :data:`LARGEST_FRAME` octets) of a relayed message; raises :class:`WireError`."""
-    if len(data) <= _FRAME_HEADER.size:
-        raise WireError("relayed frame", WireCause.TRUNCATED, f"{len(data)} octets")
-    if len(data) > _FRAME_HEADER.size + LARGEST_FRAME:
-        raise WireError("relayed frame", WireCause.OVERSIZE, f"{len(data)} octets")
-    zero, handle = _FRAME_HEADER.unpack_from(data)
+def count_frames(data: bytes) -> int:
+    """How many frames a relayed message of our own making carries."""
+    count, at = 0, _RELAYED_HEADER.size
+    while at < len(data):
+        at += _FRAME_LENGTH.size + int(_FRAME_LENGTH.unpack_from(data, at)[0])
+        count += 1
+    return count
+
+
+def parse_relayed(data: bytes) -> tuple[int, list[bytes]]:
+    """Handle and 1 to :data:`MOST_FRAMES` frames, each of 1 to :data:`LARGEST_FRAME` octets, of a relayed message.
+
+    Raises :class:`WireError`.
+    """
+    if len(data) <= _RELAYED_HEADER.size:
+        raise WireError("relayed frames", WireCause.TRUNCATED, f"{len(data)} octets")
+    zero, handle = _RELAYED_HEADER.unpack_from(data)
     if zero or not handle:
-        raise WireError("relayed frame", WireCause.BAD_VALUE, f"handle {handle}")
-    return handle, data[_FRAME_HEADER.size :]
+        raise WireError("relayed frames", WireCause.BAD_VALUE, f"handle {handle}")
+    frames: list[bytes] = []
+    at = _RELAYED_HEADER.size
+    while at < len(data):
+        start = at + _FRAME_LENGTH.size
+        if start >= len(data):
+            raise WireError("relayed frames", WireCause.TRUNCATED, f"nothing behind {at} octets")
+        (length,) = _FRAME_LENGTH.unpack_from(data, at)
+        at = start + length
+        if not 1 <= length <= LARGEST_FRAME:
+            raise WireError("relayed frames", WireCause.BAD_LENGTH, f"a frame of {length} octets")
+        if at > len(data) or len(frames) == MOST_FRAMES:
+            cause = WireCause.TRUNCATED if at > len(data) else WireCause.OVERSIZE
+            raise WireError("relayed frames", cause, f"{len(data)} octets, {len(frames)} frames and one more")
+        frames.append(data[start:at])
+    return handle, frames

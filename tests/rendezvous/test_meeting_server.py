@@ -36,7 +36,7 @@ from grepunch.rendezvous.events import (
     PeerPresent,
 )
 from grepunch.rendezvous.limits import BrokerLimits
-from grepunch.rendezvous.messages import SUBPROTOCOL, ClockRequest, CloseCode, Join, build_text
+from grepunch.rendezvous.messages import LARGEST_MESSAGE, SUBPROTOCOL, ClockRequest, CloseCode, Join, build_text
 from tests.rendezvous.meeting_support import (
     ALICE,
     BOB,
@@ -157,7 +157,7 @@ def test_the_server_says_why_it_closes() -> None:
         async with serving(replace(PLAIN, limits=limits)) as port:
             url = f"ws://127.0.0.1:{port}"
             assert await close_code_after(port, "nonsense") == CloseCode.MALFORMED
-            assert await close_code_after(port, bytes(5000)) == 1009  # RFC 6455: too big
+            assert await close_code_after(port, bytes(LARGEST_MESSAGE + 1)) == 1009  # RFC 6455: too big
             assert await close_code_after(port, *[build_text(ClockRequest(1))] * 50) == CloseCode.RATE
             async with Peer(url) as one, Peer(url) as two, Peer(url) as three:
                 await one.wait_for(Connected)

@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grepunch.rendezvous.broker import Tally
-from grepunch.rendezvous.events import BlobReceived, FrameRelayed, PeerPresent, RelayUsedUp, Welcomed
+from grepunch.rendezvous.events import BlobReceived, FramesRelayed, PeerPresent, RelayUsedUp, Welcomed
 from grepunch.rendezvous.limits import BrokerLimits, RelayLimits, TokenBucket
 from grepunch.rendezvous.messages import (
     LARGEST_FRAME,
+    MOST_FRAMES,
     build_blob,
     build_relayed,
+    count_frames,
     is_relayed,
     parse_blob,
     parse_relayed,
@@ -30,20 +32,23 @@ RELAYING = BrokerLimits(relay=RelayLimits())
 
 
 def relay(world: World, peer: SimulatedPeer, frame: bytes) -> None:
-    message = peer.machine.relayed(MAILBOX, frame)
+    message = peer.machine.relayed(MAILBOX, [frame])
     assert message is not None
     assert peer.connection is not None
     world.post(peer.delay, peer.connection, True, message)
     world.run(0.2)
 
 
-@given(st.integers(1, 65535), st.binary(min_size=1, max_size=64))
+@given(st.integers(1, 65535), st.lists(st.binary(min_size=1, max_size=64), min_size=1, max_size=MOST_FRAMES))
 @settings(max_examples=50)
-def test_a_relayed_frame_is_read_as_it_was_built_and_never_taken_for_a_blob(handle: int, frame: bytes) -> None:
-    message = build_relayed(handle, frame)
+def test_relayed_frames_are_read_as_they_were_built_and_never_taken_for_a_blob(
+    handle: int, frames: list[bytes]
+) -> None:
+    message = build_relayed(handle, frames)
     assert is_relayed(message)
-    assert parse_relayed(message) == (handle, frame)
-    assert not is_relayed(build_blob(handle, frame))
+    assert parse_relayed(message) == (handle, frames)
+    assert count_frames(message) == len(frames)
+    assert not is_relayed(build_blob(handle, frames[0]))
     with pytest.raises(WireError):
         parse_blob(message)
 
@@ -53,9 +58,15 @@ def test_a_relayed_frame_is_read_as_it_was_built_and_never_taken_for_a_blob(hand
     [
         (b"\0\0", WireCause.TRUNCATED),
         (b"\0\0\0\1", WireCause.TRUNCATED),
-        (b"\0\0\0\0x", WireCause.BAD_VALUE),
-        (b"\0\1\0\1x", WireCause.BAD_VALUE),
-        (bytes(3) + b"\1" + bytes(LARGEST_FRAME + 1), WireCause.OVERSIZE),
+        (b"\0\0\0\1\0", WireCause.TRUNCATED),
+        (b"\0\0\0\1\0\1", WireCause.TRUNCATED),
+        (b"\0\0\0\1\0\2x", WireCause.TRUNCATED),
+        (b"\0\0\0\1\0\1xy", WireCause.TRUNCATED),
+        (b"\0\0\0\0\0\1x", WireCause.BAD_VALUE),
+        (b"\0\1\0\1\0\1x", WireCause.BAD_VALUE),
+        (b"\0\0\0\1\0\0x", WireCause.BAD_LENGTH),
+        (b"\0\0\0\1" + (LARGEST_FRAME + 1).to_bytes(2, "big") + bytes(LARGEST_FRAME + 1), WireCause.BAD_LENGTH),
+        (b"\0\0\0\1" + (MOST_FRAMES + 1) * b"\0\1x", WireCause.OVERSIZE),
     ],
 )
 def test_a_malformed_relayed_frame_is_refused(message: bytes, cause: WireCause) -> None:
@@ -70,8 +81,8 @@ def test_frames_pass_both_ways_under_the_receivers_handle_and_the_greeting_tells
     assert [event.relay for event in alice.take(Welcomed)] == [1_000_000]
     relay(world, alice, b"one")
     relay(world, bob, b"two")
-    assert bob.take(FrameRelayed) == [FrameRelayed(MAILBOX, b"one")]
-    assert alice.take(FrameRelayed) == [FrameRelayed(MAILBOX, b"two")]
+    assert bob.take(FramesRelayed) == [FramesRelayed(MAILBOX, (b"one",))]
+    assert alice.take(FramesRelayed) == [FramesRelayed(MAILBOX, (b"two",))]
     assert world.broker.tallies[Tally.FRAMES_RELAYED] == 2
     assert world.broker.tallies[Tally.OCTETS_RELAYED] == 6
 
@@ -81,7 +92,7 @@ def test_a_server_that_does_not_relay_says_so_and_drops() -> None:
     alice, bob = pair(world)
     assert [event.relay for event in alice.take(Welcomed)] == [0]
     relay(world, alice, b"one")
-    assert bob.take(FrameRelayed) == []
+    assert bob.take(FramesRelayed) == []
     assert world.broker.tallies[Tally.FRAMES_DROPPED_ABSENT] == 1
 
 
@@ -96,7 +107,7 @@ def test_a_frame_for_nobody_does_not_wait() -> None:
     bob.machine.join(MAILBOX, BOB, world.now)
     bob.connect()
     world.run(1.0)
-    assert bob.take(FrameRelayed) == []
+    assert bob.take(FramesRelayed) == []
     assert world.broker.queued_octets == 0
 
 
@@ -106,12 +117,12 @@ def test_a_frame_of_a_mailbox_that_is_not_joined_goes_nowhere() -> None:
     mallory = world.peer("192.0.2.66")
     mallory.connect()
     world.run(1.0)
-    assert mallory.machine.relayed(MAILBOX, b"x") is None
+    assert mallory.machine.relayed(MAILBOX, [b"x"]) is None
     assert mallory.connection is not None
     for handle in range(1, 20):
-        world.post(0.01, mallory.connection, True, build_relayed(handle, b"x"))
+        world.post(0.01, mallory.connection, True, build_relayed(handle, [b"x"]))
     world.run(1.0)
-    assert bob.take(FrameRelayed) == []
+    assert bob.take(FramesRelayed) == []
     assert world.broker.tallies[Tally.FRAMES_DROPPED_ABSENT] == 19
 
 
@@ -120,13 +131,25 @@ def test_over_the_rate_frames_are_dropped_and_counted_and_the_rate_comes_through
     alice, bob = pair(world)
     assert alice.connection is not None
     for _ in range(100):
-        message = alice.machine.relayed(MAILBOX, bytes(1000))
+        message = alice.machine.relayed(MAILBOX, [bytes(1000)])
         assert message is not None
         world.post(0.01, alice.connection, True, message)
         world.run(0.02)
-    passed, dropped = len(bob.take(FrameRelayed)), world.broker.tallies[Tally.FRAMES_DROPPED_RATE]
+    passed, dropped = len(bob.take(FramesRelayed)), world.broker.tallies[Tally.FRAMES_DROPPED_RATE]
     assert passed + dropped >= 99
     assert 20 <= passed <= 23, "two seconds at ten a second, and the burst"
+
+
+def test_of_frames_that_come_together_those_within_the_rate_go_on_together() -> None:
+    world = World(limits=BrokerLimits(relay=RelayLimits.of_rate(10_000.0)))
+    alice, bob = pair(world)
+    message = alice.machine.relayed(MAILBOX, [bytes([number]) * 1000 for number in range(5)])
+    assert message is not None
+    assert alice.connection is not None
+    world.post(alice.delay, alice.connection, True, message)
+    world.run(0.2)
+    assert bob.take(FramesRelayed) == [FramesRelayed(MAILBOX, (bytes(1000), b"\1" * 1000))], "the burst is 2500"
+    assert world.broker.tallies[Tally.FRAMES_DROPPED_RATE] == 3
 
 
 def test_a_source_cannot_have_more_by_joining_more() -> None:
@@ -155,7 +178,7 @@ def test_when_the_days_volume_is_used_up_both_are_told_once_and_told_again_when_
     alice, bob = pair(world)
     for _ in range(5):
         relay(world, alice, bytes(1000))
-    assert len(bob.take(FrameRelayed)) == 3
+    assert len(bob.take(FramesRelayed)) == 3
     assert alice.take(RelayUsedUp) == bob.take(RelayUsedUp) == [RelayUsedUp(MAILBOX)]
     assert world.broker.tallies[Tally.FRAMES_DROPPED_VOLUME] == 2
     alice.close()
@@ -204,8 +227,13 @@ def test_frames_cross_a_real_server_beside_blobs() -> None:
             await alice.wait_for(PeerPresent)
             assert alice.client.relay(MAILBOX, b"frame")
             alice.client.send(MAILBOX, b"blob")
-            assert (await bob.wait_for(FrameRelayed)).frame == b"frame"
+            assert (await bob.wait_for(FramesRelayed)).frames == (b"frame",)
             assert (await bob.wait_for(BlobReceived)).payload == b"blob"
+            bob.seen.clear()
+            for number in range(MOST_FRAMES + 2):
+                assert alice.client.relay(MAILBOX, bytes([number]))
+            together = (await bob.wait_for(FramesRelayed)).frames, (await bob.wait_for(FramesRelayed, 2)).frames
+            assert together == (tuple(bytes([n]) for n in range(MOST_FRAMES)), (bytes([16]), bytes([17])))
             assert not alice.client.relay(b"n" * 16, b"frame")
             assert not alice.client.relay(MAILBOX, bytes(LARGEST_FRAME + 1))
 
@@ -225,9 +253,14 @@ def test_a_sender_that_is_faster_than_its_connection_drops_the_oldest() -> None:
             await alice.wait_for(PeerPresent)
             for number in range(20_000):
                 alice.client.relay(MAILBOX, number.to_bytes(4, "big") + bytes(1400))
-            await bob.wait_for(FrameRelayed)
+            await bob.wait_for(FramesRelayed)
             await asyncio.sleep(0.3)
-            came = [int.from_bytes(e.frame[:4], "big") for e in bob.seen if isinstance(e, FrameRelayed)]
+            came = [
+                int.from_bytes(frame[:4], "big")
+                for event in bob.seen
+                if isinstance(event, FramesRelayed)
+                for frame in event.frames
+            ]
             assert came == sorted(came)
             assert alice.client.frames_dropped > 10_000
             assert len(came) + alice.client.frames_dropped <= 20_000
