@@ -205,7 +205,8 @@ class Meetings:
     def _relays_of(self, name: str) -> Iterator[tuple[Server, bytes]]:
         """Servers that relay for a peer, with the mailbox: first where it is met."""
         met = self._members[name].server
-        for server in sorted(self.servers, key=lambda server: server is not met):
+        others = (server for server in self.servers if server is not met)
+        for server in (met, *others) if met is not None else others:
             if server.usable and server.relays:
                 for mailbox in server.present.get(name, {}):
                     if mailbox not in server.used_up:

@@ -134,6 +134,7 @@ class _Service:
         self._connections: dict[int, tuple[ServerConnection, FrameQueue]] = {}
         self._ids = itertools.count(1)
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
         self._closing: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -152,6 +153,7 @@ class _Service:
         """Leave no timer behind."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def answer_http(self, connection: ServerConnection, request: Request) -> Response | None:
         """A plain GET is a health check, or somebody who wonders what lives here."""
@@ -218,14 +220,16 @@ class _Service:
         self._rearm()
 
     def _rearm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        """Have the broker's timer fire at its deadline or before: too early is harmless, and cheaper than anew."""
         deadline = self._broker.deadline()
-        if deadline is not None:
-            self._timer = asyncio.get_running_loop().call_later(max(0.0, deadline - clock.now()), self._timer_fired)
+        if deadline is None or (self._timer is not None and self._due <= deadline):
+            return
+        self.stop()
+        self._due = deadline
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, deadline - clock.now()), self._timer_fired)
 
     def _timer_fired(self) -> None:
+        self._timer = None
         self._broker.handle_timeout(clock.now())
         self._flush()
 

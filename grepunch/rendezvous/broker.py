@@ -421,23 +421,38 @@ class Broker:
         if side is None or other is None or self._quota is None or side.relayed is None or source is None:
             self.tallies[Tally.FRAMES_DROPPED_ABSENT] += len(frames)
             return
+        octets, passed = sum(map(len, frames)), frames
+        if self._quota.take(side.mailbox, side.relayed, source, octets, now) is not None:
+            passed = self._within_quota(self._quota, side.mailbox, (side.relayed, source), frames, now)
+            octets = sum(map(len, passed))
+        if not passed:
+            return
+        self.tallies[Tally.FRAMES_RELAYED] += len(passed)
+        self.tallies[Tally.OCTETS_RELAYED] += octets
+        self._transmits.append((other.connection.id, build_relayed(other.handle, passed)))
+        if self._quota.spent(side.mailbox):  # they were the last ones; said once, because no other follows
+            for told in (side, other):
+                self._tell(told.connection, RelaySpent(told.handle))
+
+    def _within_quota(
+        self,
+        quota: RelayQuota,
+        mailbox: bytes,
+        accounts: tuple[TokenBucket, TokenBucket],
+        frames: Sequence[bytes],
+        now: float,
+    ) -> list[bytes]:
+        """Those of too many frames that may pass; the others are counted."""
         passed = []
         for frame in frames:
-            match self._quota.take(side.mailbox, side.relayed, source, len(frame), now):
+            match quota.take(mailbox, *accounts, len(frame), now):
                 case Over.RATE:
                     self.tallies[Tally.FRAMES_DROPPED_RATE] += 1
                 case Over.VOLUME:
                     self.tallies[Tally.FRAMES_DROPPED_VOLUME] += 1
                 case None:
                     passed.append(frame)
-        if not passed:
-            return
-        self.tallies[Tally.FRAMES_RELAYED] += len(passed)
-        self.tallies[Tally.OCTETS_RELAYED] += sum(map(len, passed))
-        self._transmits.append((other.connection.id, build_relayed(other.handle, passed)))
-        if self._quota.spent(side.mailbox):  # they were the last ones; said once, because no other follows
-            for told in (side, other):
-                self._tell(told.connection, RelaySpent(told.handle))
+        return passed
 
     # --- small change
 

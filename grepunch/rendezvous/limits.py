@@ -68,10 +68,14 @@ class TokenBucket:
         self._tokens = self._burst
         self._filled_at = now
 
+    def holds(self, now: float, amount: float) -> bool:
+        """Whether so many tokens are there."""
+        self._fill(now)
+        return self._tokens >= amount
+
     def take(self, now: float, amount: float = 1.0) -> bool:
         """Whether so many tokens were there; they are gone then."""
-        self._fill(now)
-        if self._tokens < amount:
+        if not self.holds(now, amount):
             return False
         self._tokens -= amount
         return True

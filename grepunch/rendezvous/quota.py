@@ -47,7 +47,7 @@ class RelayQuota:
         return used >= self._limits.volume_per_mailbox
 
     def take(self, mailbox: bytes, side: TokenBucket, source: TokenBucket, octets: int, now: float) -> Over | None:
-        """Charge a frame to all accounts; the limit that forbids it, or None where it may pass."""
+        """Charge so much to all accounts, or nothing to any; the limit that forbids it, or None where it may pass."""
         since, used = self._used.get(mailbox, (now, 0))
         if used >= self._limits.volume_per_mailbox:
             return Over.VOLUME
@@ -55,8 +55,11 @@ class RelayQuota:
             self._make_room(now)
         if self._everyone is None:
             self._everyone = TokenBucket(self._limits.rate_in_all, now)
-        if not (side.take(now, octets) and source.take(now, octets) and self._everyone.take(now, octets)):
+        accounts = (side, source, self._everyone)
+        if not all(account.holds(now, octets) for account in accounts):
             return Over.RATE
+        for account in accounts:
+            account.take(now, octets)
         self._used[mailbox] = (since, used + octets)
         return None
 

@@ -15,6 +15,7 @@ from tests.live.test_endpoint_survival import end_at_random, judge_killed, judge
 from tests.live.test_movement import Load, idle, intact, new_addresses, reboots, sleep_and_wake
 from tests.live.test_ordinary_load import judge_many_clients, many_clients
 from tests.live.test_rekeys_under_load import change_keys, judge_changes
+from tests.live.test_relay import judge_there_and_back, there_and_back
 from tests.sim.test_sim_rekeys import change_keys_under_load
 
 MINUTE = 60.0
@@ -105,6 +106,16 @@ def test_reboots_of_a_nat_that_takes_strays(run_in_lab: RunInLab) -> None:
     print(seen)
     assert max(seen["outages"]) <= 40.0, seen  # such a NAT lets nothing out for 30 s, whatever anybody does
     assert intact(seen), seen
+
+
+def test_a_hundred_megabits_a_second_move_from_the_relay_to_gre_and_back(run_in_lab: RunInLab) -> None:
+    """For a machine at leisure: two cores of 2020 relay little more, and drop what is more."""
+    rate, size = 9700.0, 1300
+    seen = run_in_lab(there_and_back, rates=(rate, 100.0), size=size, timeout=110)
+    print({"mbit_s": [8e-6 * size * way["sent"] / seen["seconds"] for way in seen["ways"]]})
+    print({"in the hole": [len([at for at in way["lost"] if at >= seen["began"]]) for way in seen["ways"]]})
+    judge_there_and_back(seen)
+    assert seen["ways"][0]["sent"] * size * 8 >= 100e6 * seen["seconds"], "the sender did not keep the rate"
 
 
 def test_a_hundred_instants_of_sigterm(run_in_lab: RunInLab) -> None:

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from grepunch.io.engine.checksum import completed, find
 from grepunch.io.engine.ports import Device, Traffic
-from grepunch.io.engine.virtio import GSO_NONE, HEADER
+from grepunch.io.engine.virtio import GSO_NONE, HEADER, NEEDS_CSUM
 from grepunch.ports import RELAY
 from pptp.datapath import SealedPair
 from pptp.errors import Drop, DropError, WireError
@@ -76,11 +76,11 @@ class Relayed(Generic[TrafficT]):
         if cause is not None:
             traffic.drops[cause] += 1
             return
-        packet = data if place is None else completed(data, place)
         if traffic.tap is not None:
-            traffic.tap(protocol, packet, False)
-        if self._device.write((memoryview(_WHOLE + packet),)):
+            traffic.tap(protocol, data if place is None else completed(data, place), False)
+        header = _WHOLE if place is None else HEADER.pack(NEEDS_CSUM, GSO_NONE, 0, 0, *place)
+        if self._device.write((memoryview(header + data),)):
             traffic.rx_packets += 1
-            traffic.rx_bytes += len(packet)
+            traffic.rx_bytes += len(data)
         else:
             traffic.drops[Drop.QUEUE_FULL] += 1
