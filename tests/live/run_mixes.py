@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 from grepunch.lab import sandbox
 from tests.live.test_probe import probe_mix
@@ -10,9 +10,13 @@ from tests.live.test_probe import probe_mix
 TIMEOUT = 90.0  # seconds of one mix
 
 
-def main(first: int = 1, count: int = 50) -> int:
-    """Probe through ``count`` mixes, from the seed ``first`` on."""
-    wrong = 0
+def main() -> int:
+    """Run it; the exit code."""
+    parser = argparse.ArgumentParser(prog="make mixes", description=__doc__)
+    parser.add_argument("first", type=int, nargs="?", default=1, help="the seed to begin with")
+    parser.add_argument("count", type=int, nargs="?", default=50, help="how many seeds")
+    arguments = parser.parse_args()
+    first, count, wrong = arguments.first, arguments.count, 0
     for seed in range(first, first + count):
         seen = sandbox.run(sandbox.entry_point(probe_mix), {"seed": seed}, timeout=TIMEOUT)
         wrong += bool(seen["wrong"])
@@ -24,4 +28,4 @@ def main(first: int = 1, count: int = 50) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(*map(int, sys.argv[1:])))
+    raise SystemExit(main())
