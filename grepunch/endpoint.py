@@ -331,7 +331,11 @@ class Endpoint:
         return replace(
             status,
             peers=tuple(
-                replace(story.status(at), remembered=str(winner) if winner is not None else None)
+                replace(
+                    story.status(at),
+                    routes=self._interface.routes_to(name) or None,
+                    remembered=str(winner) if winner is not None else None,
+                )
                 for name, story in self._stories.items()
                 for winner in (self._remembered.best(self._secrets[name]),)
             ),

@@ -211,6 +211,10 @@ class TunnelInterface:
         self._mtus[name] = mtu
         self._apply(self._plan)
 
+    def routes_to(self, name: str) -> tuple[IPv4Network, ...]:
+        """What is routed to a peer now."""
+        return tuple(self._routes.get(name, ()))
+
     def host_interfaces(self) -> list[IPv4Interface]:
         """This host's other addresses, for LAN candidates."""
         with host_verdicts():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from grepunch.jsonvalue import record
 from grepunch.options import Role
@@ -47,6 +47,8 @@ class PeerStatus:
     """How long it has been in this stage."""
     address: IPv4Address | None = None
     """Its address inside the tunnel."""
+    routes: tuple[IPv4Network, ...] | None = None
+    """The networks that are routed to it now; None where there are none."""
     path: IPv4Address | None = None
     """Its external address, once proven."""
     form: Form | None = None

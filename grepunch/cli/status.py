@@ -112,6 +112,7 @@ def _render(answers: Iterable[Answer]) -> Group:
         peers = [_cells(peer) for peer in answer.get("peers", [])]
         if peers or "ordinary" not in answer:
             parts.append(_table(COLUMNS, peers))
+        parts += [Text(_routes_line(peer)) for peer in answer.get("peers", []) if peer.get("routes")]
         if "ordinary" in answer:
             parts.append(Text(_ordinary_line(answer["ordinary"])))
             parts.append(_table(SESSION_COLUMNS, [_session_cells(session) for session in _sessions(answer)]))
@@ -128,6 +129,10 @@ def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     return table
+
+
+def _routes_line(peer: Answer) -> str:
+    return printable(f"to {', '.join(peer['routes'])} through {peer.get('name')}", limit=400)
 
 
 def _ordinary_line(ordinary: Answer) -> str:

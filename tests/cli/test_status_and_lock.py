@@ -9,7 +9,7 @@ import os
 import signal
 import stat
 from collections.abc import Awaitable, Callable
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
 import pytest
@@ -36,6 +36,7 @@ STATUS = Status(
             "laptop",
             Stage.UP,
             since=75.0,
+            routes=(IPv4Network("192.168.50.0/24"),),
             path=IPv4Address("203.0.113.9"),
             form=Form.V1,
             mtu=1403,
@@ -63,6 +64,7 @@ ANSWER = {
             "name": "laptop",
             "stage": "up",
             "since": 75.0,
+            "routes": ["192.168.50.0/24"],
             "path": "203.0.113.9",
             "form": "v1-0/0",
             "mtu": 1403,
@@ -193,6 +195,7 @@ def test_status_on_the_command_line(directory: Path, capsys: pytest.CaptureFixtu
     assert " ".join(text[1].split()) == "PEER STATE SINCE PATH MTU RTT LOSS RECEIVED SENT DROPPED LAST ERROR"
     assert " ".join(text[2].split()).endswith("203.0.113.9 v1-0/0 1403 20.3 ms 1.5% 4.8 MiB 700 B 2")
     assert text[3].endswith("handshake: no\\x1banswer (9.0 s ago)")
+    assert text[4] == "to 192.168.50.0/24 through laptop"
     assert json.loads(as_json) == {"schema": 1, "result": "up", "endpoints": [ANSWER]}
     assert "other is not running" in err
 

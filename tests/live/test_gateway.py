@@ -66,6 +66,7 @@ def two_networks() -> dict[str, Any]:
         for side in (lab.a, lab.b):
             side.host.set_sysctls({"net.ipv4.ip_forward": 1})
         seen["notices"] = notices
+        seen["routes"] = status(scenario, "a")["peers"][0]["routes"]
         seen["after"] = ping(near, lab.b.addresses[1]) and ping(far, lab.a.addresses[1])
         seen["large"] = ping(near, lab.b.addresses[1], "-s", "1300")
         seen["transfer"] = transfer(near, lab.b)
@@ -84,6 +85,7 @@ def test_neighbours_reach_one_another_through_a_gateway_on_each_side(run_in_lab:
     seen = run_in_lab(two_networks, timeout=90)
     assert not seen["before"], "hosts forward only where their owner lets them"
     assert any("IPv4 forwarding is off" in text and "10.1.1.0/24" in text for text in seen["notices"]), seen["notices"]
+    assert seen["routes"] == ["10.1.1.0/24"]
     assert seen["after"]
     assert seen["large"]
     assert seen["transfer"]["sha256_match"], seen["transfer"]
