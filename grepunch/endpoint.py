@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from grepunch import interface
 from grepunch.admission import HandshakeDesk
@@ -63,7 +63,7 @@ from grepunch.secure.constants import SESSION_ID_SIZE
 from grepunch.secure.exchange import KeyExchange
 from grepunch.secure.identity import Identity, shared_secret
 from grepunch.sessions import session_factory
-from grepunch.status import RendezvousStatus, Stage, Status
+from grepunch.status import RendezvousStatus, Stage, Status, by_cause
 from grepunch.story import Story
 from grepunch.verdict import Failure, Verdict, VerdictKind, failure
 from pptp.crypto.aead import Suite
@@ -348,11 +348,11 @@ class Endpoint:
 
     def _drops(self) -> dict[str, int]:
         """Packets that belong to no peer, by cause: what sockets, pump, handshake desk and meetings refused."""
-        total: Counter[str] = Counter()
-        counters: list[Mapping[Any, int]] = [self._gre.drops, self._interface.device.drops, self._pump.drops]
-        counters += [self._desk.drops, *(s.drops for s in (self._meetings.servers if self._meetings else ()))]
-        for counter in counters:
-            total.update({str(cause): count for cause, count in counter.items()})
+        servers = self._meetings.servers if self._meetings is not None else ()
+        total = by_cause(
+            *(self._gre.drops, self._interface.device.drops, self._pump.drops, self._desk.drops),
+            *(server.drops for server in servers),
+        )
         if self._meetings is not None and self._meetings.frames_dropped:
             total["relay_too_slow"] += self._meetings.frames_dropped
         return dict(total)

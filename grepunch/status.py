@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Any
 
 from grepunch.jsonvalue import record
 from grepunch.options import Role
 from grepunch.ports import CarrierKind, Form
 from grepunch.verdict import SCHEMA
+
+
+def by_cause(*counters: Mapping[Any, int]) -> Counter[str]:
+    """Packets that several parts have dropped, under the names of the causes."""
+    total: Counter[str] = Counter()
+    for counter in counters:
+        total.update({str(cause): count for cause, count in counter.items()})
+    return total
 
 
 class Stage(StrEnum):

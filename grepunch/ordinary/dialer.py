@@ -17,6 +17,7 @@ from grepunch.io.callgre import CallGre
 from grepunch.io.clock import entropy, now
 from grepunch.io.engine.rounds import Rounds
 from grepunch.io.hostnet import has_ipv6, resolvers
+from grepunch.io.packetloop import serve
 from grepunch.io.streams import ConnectFailed, Stream, connect
 from grepunch.options import EndpointOptions
 from grepunch.ordinary.calls import Call, CallPump, CallTable
@@ -27,7 +28,7 @@ from grepunch.ordinary.reporting import CallStories, session_status
 from grepunch.ordinary.terms import device_mtu, dialling_terms, encryption_word, is_unset, link_local, warning
 from grepunch.progress import Level, Notice, Reporter, SessionDown, SessionUp, StateChanged
 from grepunch.recording import Recording
-from grepunch.status import LastError, OrdinaryStatus, SessionStatus, Stage, Status
+from grepunch.status import LastError, OrdinaryStatus, SessionStatus, Stage, Status, by_cause
 from grepunch.text import duration
 from grepunch.verdict import Failure, Verdict, VerdictKind, failure
 from pptp.control import Noted
@@ -90,7 +91,7 @@ class OrdinaryDialer:
         self._reporter = reporter
         self._recording = recording
         self.ready = False
-        self._rounds: Rounds | None = None
+        self._stop_serving: Callable[[], None] | None = None
         self._hidden = secret_variables(profile)
         self._config = dialling_terms(profile, password, ipv6=has_ipv6())
         self._interface = CallInterface(profile)
@@ -106,7 +107,6 @@ class OrdinaryDialer:
 
     async def run(self) -> Verdict:
         """Open everything, dial until there is a verdict, close everything."""
-        loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
             with host_verdicts():
                 gre = CallGre(self._recording.wire_tap)
@@ -122,9 +122,9 @@ class OrdinaryDialer:
                 now=now,
             )
             readers = {gre.fileno(): self._pump.gre_readable, device.fileno(): self._pump.tun_readable}
-            rounds = self._rounds = Rounds(readers)
+            rounds = Rounds(readers)
             stack.callback(rounds.close)
-            loop.add_reader(rounds.fileno(), rounds.run)
+            self._stop_serving = serve(rounds)
             stack.callback(self.stop_reading)
             stack.push_async_callback(self._say_goodbye)
             gc.freeze()  # what the start has made stays: no collection need look at it again
@@ -367,9 +367,9 @@ class OrdinaryDialer:
 
     def stop_reading(self) -> None:
         """Read no more packets."""
-        if self._rounds is not None:
-            asyncio.get_running_loop().remove_reader(self._rounds.fileno())
-            self._rounds = None
+        if self._stop_serving is not None:
+            self._stop_serving()
+            self._stop_serving = None
 
     def _status(self, at: float) -> OrdinaryStatus:
         return OrdinaryStatus(
@@ -388,10 +388,7 @@ class OrdinaryDialer:
 
     def _drops(self) -> Counter[str]:
         """Packets that belong to no call, by cause."""
-        total: Counter[str] = Counter()
-        for counter in (self._table.gre.drops, self._interface.device.drops, self._pump.drops):
-            total.update({str(cause): count for cause, count in counter.items()})
-        return total
+        return by_cause(self._table.gre.drops, self._interface.device.drops, self._pump.drops)
 
 
 def own_route(inside: IPv4Address, outside: IPv4Address, profile: Profile) -> tuple[IPv4Network, ...]:

@@ -25,6 +25,7 @@ from grepunch.io.engine.rounds import Rounds
 from grepunch.io.errors import HostError
 from grepunch.io.hostnet import forwards_ipv4, has_ipv6
 from grepunch.io.limits import raise_descriptor_limit
+from grepunch.io.packetloop import serve
 from grepunch.io.streams import Stream, listen
 from grepunch.ordinary.admission import Admission as Book
 from grepunch.ordinary.admission import Limits, Refusal
@@ -47,7 +48,7 @@ from grepunch.ordinary.terms import (
 from grepunch.ordinary.users import UserDirectory, UsersInvalid
 from grepunch.progress import Level, Notice, Reporter, SessionDown, SessionUp, StateChanged
 from grepunch.recording import Recording
-from grepunch.status import OrdinaryStatus, Stage, Status
+from grepunch.status import OrdinaryStatus, Stage, Status, by_cause
 from grepunch.text import duration
 from grepunch.verdict import Failure, Verdict, VerdictKind, failure
 from pptp.control import Noted
@@ -103,7 +104,7 @@ class OrdinaryServer:
         self._recording = recording
         self._entrance = entrance
         self.ready = False
-        self._rounds: Rounds | None = None
+        self._stop_serving: Callable[[], None] | None = None
         try:
             self._users = UserDirectory(users_file(profile))
         except UsersInvalid as invalid:
@@ -132,7 +133,6 @@ class OrdinaryServer:
 
     async def run(self) -> Verdict:
         """Open everything, serve until cancelled, close everything."""
-        loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
             self._check_descriptors()
             with host_verdicts():
@@ -149,9 +149,9 @@ class OrdinaryServer:
                 now=now,
             )
             readers = {gre.fileno(): self._pump.gre_readable, device.fileno(): self._pump.tun_readable}
-            rounds = self._rounds = Rounds(readers)
+            rounds = Rounds(readers)
             stack.callback(rounds.close)
-            loop.add_reader(rounds.fileno(), rounds.run)
+            self._stop_serving = serve(rounds)
             stack.callback(self.stop_reading)
             stack.push_async_callback(self._say_goodbye)  # which needs the readers: clients answer it
             for listener in self._listen.tcp:
@@ -420,9 +420,9 @@ class OrdinaryServer:
 
     def stop_reading(self) -> None:
         """Read no more packets."""
-        if self._rounds is not None:
-            asyncio.get_running_loop().remove_reader(self._rounds.fileno())
-            self._rounds = None
+        if self._stop_serving is not None:
+            self._stop_serving()
+            self._stop_serving = None
 
     def _status(self, at: float) -> OrdinaryStatus:
         return OrdinaryStatus(
@@ -439,7 +439,4 @@ class OrdinaryServer:
 
     def _drops(self) -> Counter[str]:
         """Packets that belong to no call, by cause."""
-        total: Counter[str] = Counter()
-        for counter in (self._table.gre.drops, self._interface.device.drops, self._pump.drops):
-            total.update({str(cause): count for cause, count in counter.items()})
-        return total
+        return by_cause(self._table.gre.drops, self._interface.device.drops, self._pump.drops)
