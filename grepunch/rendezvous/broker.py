@@ -51,7 +51,7 @@ from .messages import (
     parse_client,
     parse_relayed,
 )
-from .quota import Over, RelayQuota
+from .quota import Over, RelayQuota, charge
 
 _INCARNATION_LENGTH = 6
 
@@ -421,14 +421,13 @@ class Broker:
         if side is None or other is None or self._quota is None or side.relayed is None or source is None:
             self.tallies[Tally.FRAMES_DROPPED_ABSENT] += len(frames)
             return
-        octets, passed = sum(map(len, frames)), frames
-        if self._quota.take(side.mailbox, side.relayed, source, octets, now) is not None:
+        passed = frames
+        if self._quota.take(side.mailbox, side.relayed, source, charge(frames), now) is not None:
             passed = self._within_quota(self._quota, side.mailbox, (side.relayed, source), frames, now)
-            octets = sum(map(len, passed))
         if not passed:
             return
         self.tallies[Tally.FRAMES_RELAYED] += len(passed)
-        self.tallies[Tally.OCTETS_RELAYED] += octets
+        self.tallies[Tally.OCTETS_RELAYED] += sum(map(len, passed))
         self._transmits.append((other.connection.id, build_relayed(other.handle, passed)))
         if self._quota.spent(side.mailbox):  # they were the last ones; said once, because no other follows
             for told in (side, other):
@@ -445,7 +444,7 @@ class Broker:
         """Those of too many frames that may pass; the others are counted."""
         passed = []
         for frame in frames:
-            match quota.take(mailbox, *accounts, len(frame), now):
+            match quota.take(mailbox, *accounts, charge((frame,)), now):
                 case Over.RATE:
                     self.tallies[Tally.FRAMES_DROPPED_RATE] += 1
                 case Over.VOLUME:

@@ -5,12 +5,22 @@ The broker asks for every frame. Nothing here waits: a frame is relayed now or d
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum, auto
 
 from .limits import RelayLimits, TokenBucket
 
 # ours, because a mailbox has another name every day
 REMEMBERED_FOR = 86_400.0
+
+
+# ours, because a frame costs the server its time however short it is
+SMALLEST_CHARGE = 128
+
+
+def charge(frames: Iterable[bytes]) -> int:
+    """The octets that frames are charged as."""
+    return sum(max(len(frame), SMALLEST_CHARGE) for frame in frames)
 
 
 class Over(Enum):

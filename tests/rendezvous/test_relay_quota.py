@@ -152,6 +152,19 @@ def test_of_frames_that_come_together_those_within_the_rate_go_on_together() -> 
     assert world.broker.tallies[Tally.FRAMES_DROPPED_RATE] == 3
 
 
+def test_a_short_frame_is_charged_as_what_it_costs() -> None:
+    world = World(limits=BrokerLimits(relay=RelayLimits.of_rate(10_000.0)))
+    alice, bob = pair(world)
+    for _ in range(4):
+        message = alice.machine.relayed(MAILBOX, [b"x"] * MOST_FRAMES)
+        assert message is not None
+        assert alice.connection is not None
+        world.post(0.0, alice.connection, True, message)
+    world.run(0.1)
+    came = [frame for event in bob.take(FramesRelayed) for frame in event.frames]
+    assert 19 <= len(came) <= 27, "a burst of 2500 octets, and a tenth of a second, in frames of 128"
+
+
 def test_a_source_cannot_have_more_by_joining_more() -> None:
     quota = RelayQuota(RelayLimits.of_rate(1000.0))
     source = quota.source_account(0.0)
