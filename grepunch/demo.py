@@ -45,6 +45,7 @@ UP_TIMEOUT_ALONE = 200.0
 RELAYED_WINDOW = 10.0  # ours: seconds; a mirrored handshake gives up before, and what has failed by then would later
 DIRECT_POLL = 0.01  # ours
 DIRECT_WAIT = 30.0  # ours: a tunnel that has begun on the relay gets so long to move to GRE, or to say why it does not
+BACK_TIMEOUT = 30.0  # ours: how long a tunnel may be away when its NATs have restarted
 RELAY_RATE = 1000.0  # Mbit/s; the demo measures the relay, not a quota
 UP_GRACE = 10.0  # seconds for the verdict itself, and for programs to start on a busy machine
 TRANSFER_TIMEOUT = 300.0
@@ -60,7 +61,8 @@ class DemoResult:
     ``call_id`` is the one in the sealed packets between the NATs; there is none in GRE version 0. ``carrier`` is what
     the tunnel was tried on, ``relay_reason`` why not on GRE. ``direction`` is that in which GRE died, ``logs`` where
     the logs of a demo that failed are. ``mirrored``: it took a mirrored PPTP handshake; ``conntrack`` then is what the
-    NATs' tables hold of it, a row for each flow.
+    NATs' tables hold of it, a row for each flow. ``seconds_back`` from when NATs restarted until the tunnel carried
+    again.
     """
 
     schema: int
@@ -79,6 +81,7 @@ class DemoResult:
     seconds_to_up: float | None = None
     ping: Mapping[str, Any] | None = None
     transfer: Mapping[str, Any] | None = None
+    seconds_back: float | None = None
     left_behind: tuple[str, ...] = ()
     direction: str = ""
     detail: str = ""
@@ -217,6 +220,8 @@ class _Demo:
             self._ping(scenario)
             if self._options.transfer_bytes:
                 self._transfer(scenario)
+            if self._options.rendezvous:  # nobody else could tell the other peer the new address
+                self._restart(scenario)
             self._end(scenario)
         except LabError as error:
             self._facts |= _failure(scenario, error)
@@ -340,6 +345,18 @@ class _Demo:
         self._talk(f"  {transfer['mbit_s_up']} Mbit/s up, {transfer['mbit_s_down']} Mbit/s down, {same}")
         if not transfer["sha256_match"]:
             raise LabError("the transfer was corrupted")
+
+    def _restart(self, scenario: Scenario) -> None:
+        """Restart the NATs of a class that does, and wait until the tunnel carries again."""
+        restarted = self._lab.restart_boxes()
+        if not restarted:
+            return
+        self._talk(f"{' and '.join(restarted)}: restarted, under another external address ...")
+        back = scenario.answers_again(BACK_TIMEOUT)
+        if back is None:
+            raise LabError(f"the tunnel was not back {BACK_TIMEOUT:.0f} s after its NATs had restarted")
+        self._facts["seconds_back"] = back
+        self._talk(f"  the tunnel carries again after {back:.1f} s")
 
     def _end(self, scenario: Scenario) -> None:
         """End both as a service manager would."""

@@ -295,6 +295,14 @@ class Scenario:
                 return event, code
         raise LabError(f"peer {name} ended with {code} and no verdict\n{peer.tail()}")
 
+    def answers_again(self, timeout: float) -> float | None:
+        """Seconds until pings go through the tunnel again both ways; None where they do not in time."""
+        began = time.monotonic()
+        while time.monotonic() - began < timeout:
+            if not any(self.ping(name, 1)["lost"] for name in self.peers):
+                return round(time.monotonic() - began, 3)
+        return None
+
     # -- load ------------------------------------------------------------------------------------------------------
 
     def ping(self, source: str, count: int = 20, *, interval: float = 0.1, size: int = 56) -> dict[str, Any]:

@@ -49,6 +49,7 @@ class NatClass:
     Rules may use ``$EXTERNAL``, the box' address on its ``wan`` side, and where ``pooled`` also ``$SECOND``, another
     one. ``translates`` says whether hosts behind it have private addresses. Where set, ``gre_timers`` are its memory
     of GRE, ``mtu`` is what the link outside it carries, saying so to nobody, and ``line`` what else that link does.
+    ``restarts``: it is to restart in the middle, and to come back under another external address.
     """
 
     name: str
@@ -60,6 +61,7 @@ class NatClass:
     gre_timers: GreTimers | None = None
     mtu: int | None = None
     line: Impairment | None = None
+    restarts: bool = False
 
     def ruleset(self, external: IPv4Address) -> str:
         """The input of ``nft -f -`` that replaces this box' rules, forgetting what its maps had learned."""
@@ -212,6 +214,12 @@ G18 = replace(
     summary="netfilter behind a bad line: loss, duplication, reordering, corruption, delay and jitter",
     line=Impairment(loss=0.05, duplication=0.02, reorder=0.10, corruption=0.01, delay=0.020, jitter=0.005),
 )
+G19 = replace(
+    G2,
+    name="G19",
+    summary="netfilter that restarts in the middle, and comes back under another external address",
+    restarts=True,
+)
 G13 = NatClass(
     "G13",
     "netfilter whose own input takes strays: the peer's early packet can occupy the slot ours needs",
@@ -219,7 +227,7 @@ G13 = NatClass(
 )
 
 _CLASSES: Mapping[str, NatClass] = {
-    nat.name: nat for nat in (G0, G1, G1L, G2, G2S, G3, G4, G4R, G5, G6, G7V0, G7V1, G7K, G9, G12, G13, G16, G18)
+    nat.name: nat for nat in (G0, G1, G1L, G2, G2S, G3, G4, G4R, G5, G6, G7V0, G7V1, G7K, G9, G12, G13, G16, G18, G19)
 }
 _CHAINS: Mapping[str, tuple[NatClass, ...]] = {"G15": (G2S, G2)}  # double NAT: the home's own, then the carrier's
 

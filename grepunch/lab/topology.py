@@ -40,6 +40,7 @@ MEET_NETWORK = IPv4Network("192.0.2.0/24")
 MEET_ADDRESSES = (IPv4Address("192.0.2.10"), IPv4Address("192.0.2.11"))
 MAX_BOXES = 2
 _BOX = 10  # host number of a box on its outer network; its gateway there is number 1
+_NEXT_ADDRESS = 2  # how far the next external address of a box that restarts is: a pool may have the one between
 _FIRST_HOST = 100  # host number of the first host on a LAN
 _VISITOR = 30  # how far after the first host's number is that of a host that moves there
 _LINE_SEED = 4  # of what a bad line does; any will do
@@ -275,6 +276,23 @@ class Lab:
         box.node.run(program("ip"), "-batch", "-", stdin=batch)
         box.address = address
         box.reboot()
+
+    def restart_boxes(self) -> list[str]:
+        """Restart what is of a class that restarts; the names of those boxes.
+
+        The outermost one of a side comes back under the next address of its external network that no box uses.
+        """
+        restarted = []
+        for name, side in self.sides.items():
+            for box in side.boxes:
+                if not box.nat.restarts:
+                    continue
+                if box is side.boxes[-1]:
+                    self.change_external_address(name, box.address + _NEXT_ADDRESS)
+                else:
+                    box.reboot()
+                restarted.append(box.node.name)
+        return restarted
 
     def move(self, host: Node, side: str) -> IPv4Address:
         """Take a host to the LAN of another side, as a laptop from one network to the next; its address there.

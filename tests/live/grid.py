@@ -7,8 +7,8 @@
 In a pair A x B `serve` runs behind A and `dial` behind B; a positive skew is how much later `dial` starts. Exit code 1
 when a cell is not what :mod:`tests.live.grid_expected` says. Of such a cell the logs and what passed between the NATs
 are kept. Where a direct path must come up nothing is relayed, so that a failed punch shows; where none can, the link
-must come up over the relay, and say why it stays there when a window has ended. Times are worth something from serial
-runs only, so more than one job is for correctness.
+must come up over the relay, and say why it stays there when a window has ended. Where a NAT restarts, the link must
+carry again. Times are worth something from serial runs only, so more than one job is for correctness.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from tests.live.grid_expected import (
 
 BLOCKED_WAIT = 40.0  # seconds that a dial through a blocked NAT is given: one window
 WAITING_JOBS = 8  # blocked and relayed pairs wait for a window to end
+BACK_WAIT = 60.0  # seconds that a tunnel is given after its NATs have restarted: to see how late it is
 RELAYED_WINDOW = 10.0  # seconds: a mirrored handshake gives up before
 RELAY_RATE = 1000.0  # Mbit/s: no quota in the way
 CELL_TIMEOUT = 300.0
@@ -73,7 +74,11 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a run came to. ``seconds`` from both being present to the first sealed frame, the slower side's."""
+    """What a run came to.
+
+    ``seconds`` from both being present to the first sealed frame, the slower side's; ``back`` from when the NATs that
+    restart have done so until pings pass both ways again.
+    """
 
     pair: str
     nat_a: str
@@ -89,6 +94,7 @@ class Row:
     expected_form: str
     limit: float
     ok: bool
+    back: float | None = None
     reason: str = ""
     detail: str = ""
     logs: str = ""
@@ -130,13 +136,21 @@ def run_cell(nat_a: str, nat_b: str, skew: float, rendezvous: bool) -> dict[str,
         except LabError as error:
             return {"result": "not_up", "detail": str(error), **verdict_of(scenario)}
         if relayed:
-            return stays_relayed(scenario, up)
-        ping = scenario.ping("b", 3)
-        return {
-            "result": "link_lost" if ping["lost"] else "up",
-            "form": up[0]["form"] if up[0]["form"] == up[1]["form"] else f"{up[0]['form']}/{up[1]['form']}",
-            "seconds": scenario.seconds_to_up(*up),
-        }
+            seen = stays_relayed(scenario, up)
+        else:
+            form = up[0]["form"] if up[0]["form"] == up[1]["form"] else f"{up[0]['form']}/{up[1]['form']}"
+            result = "link_lost" if scenario.ping("b", 3)["lost"] else "up"
+            seen = {"result": result, "form": form, "seconds": scenario.seconds_to_up(*up)}
+        return restarted(scenario, seen) if expectation.back and seen["result"] == "up" else seen
+
+
+def restarted(scenario: Scenario, seen: dict[str, Any]) -> dict[str, Any]:
+    """A tunnel whose NATs restart under other addresses: how long until it carries again."""
+    scenario.lab.restart_boxes()
+    back = scenario.answers_again(BACK_WAIT)
+    if back is None:
+        return seen | {"result": "link_lost", "detail": "\n".join(peer.tail() for peer in scenario.peers.values())}
+    return seen | {"back": back}
 
 
 def stays_relayed(scenario: Scenario, up: tuple[dict[str, Any], dict[str, Any]]) -> dict[str, Any]:
@@ -195,10 +209,12 @@ def judge(cell: Cell, seen: dict[str, Any], logs: str = "") -> Row:
         ok=(
             (seen["result"], seen.get("form", "")) == (expectation.result, expectation.form)
             and (seconds is None or seconds <= expectation.limit)
+            and (not expectation.back or seen.get("back", math.inf) <= expectation.back)
             and seen.get("direction", "") == expectation.direction
             and expectation.side in ("", seen.get("side", ""))
             and (expectation.form != RELAYED or bool(seen.get("reason")))
         ),
+        back=seen.get("back"),
         reason=seen.get("reason", ""),
         detail=seen.get("detail", ""),
         logs=logs,
@@ -278,7 +294,9 @@ def line(row: Row) -> str:
         outcome,
         row.form,
         "" if row.seconds is None else f"{row.seconds:.3f} s",
-        (wanted if row.ok else f"NOT AS EXPECTED: {wanted}") + (f": {row.reason}" if row.reason else ""),
+        (wanted if row.ok else f"NOT AS EXPECTED: {wanted}")
+        + ("" if row.back is None else f": back after {row.back:.1f} s")
+        + (f": {row.reason}" if row.reason else ""),
     ).rstrip()
 
 

@@ -10,6 +10,8 @@ G3 G13  and the key of v1 is its Call ID, one way only    in both directions
 G12     the same, which forgets it in 5 and 30 s          v1-0/0, v0
 G15     a G2S behind a G2                                 v1-0/0, v0
 G16     a G2 before a narrow link that says nothing       v1-0/0, v0
+G19     a G2 that restarts once all is up, and comes      v1-0/0, v0; and again
+        back under another address
 G7V0    drops version 0                                   v1-0/0
 G7V1    drops version 1                                   v0
 G7K     drops version 1 with a Call ID other than 0       v1-0/0, v0
@@ -19,6 +21,9 @@ G4 G4R  drops GRE; refuses GRE                            nothing
 G5      admits GRE only as part of a PPTP session seen    v1-0/0, v0 within one
 G6      lets GRE out with the host's private address      nothing
 ======  ================================================  ==========================
+
+What a G19 has let through it lets through again, for whoever meets again: the rendezvous tells each the other's new
+address. Without one nobody does, and no G19 restarts.
 
 Of the forms that pass on both sides v1-0/0 is preferred. Where none does, the verdict says so, and where: side "here"
 is that of `dial`, b. Without a rendezvous `dial` has no word of the peer; silence alone is then "peer absent".
@@ -39,25 +44,26 @@ from grepunch.ports import Form
 # 1: v1-0/0 wins; 0: v0 does; e, f: the same once a GRE echo has told where GRE comes from; m, n: v1-0/0 or v0 in
 # the call of the mirrored handshake; -: nothing passes
 _MATRIX = """
-      G0 G1 G1L G2 G2S G13 G15 G12 G16 G3 G7V0 G7V1 G7K G9 G4 G4R G5 G6
-G0    1  1  1   1  1   1   1   1   1   1  1    0    1   e  -  -   m  -
-G1       1  1   1  1   1   1   1   1   1  1    0    1   e  -  -   m  -
-G1L         1   1  1   1   1   1   1   1  1    0    1   e  -  -   m  -
-G2              1  1   1   1   1   1   1  1    0    1   e  -  -   m  -
-G2S                1   1   1   1   1   1  1    0    1   e  -  -   -  -
-G13                    1   1   1   1   1  1    0    1   e  -  -   m  -
-G15                        1   1   1   1  1    0    1   e  -  -   -  -
-G12                            1   1   1  1    0    1   e  -  -   m  -
-G16                                1   1  1    0    1   e  -  -   m  -
-G3                                     1  1    0    1   e  -  -   m  -
-G7V0                                      1    -    1   e  -  -   m  -
-G7V1                                           0    0   f  -  -   n  -
-G7K                                                 1   e  -  -   m  -
-G9                                                      e  -  -   -  -
-G4                                                         -  -   -  -
-G4R                                                           -   -  -
-G5                                                                m  -
-G6                                                                   -
+      G0 G1 G1L G2 G2S G13 G15 G12 G16 G19 G3 G7V0 G7V1 G7K G9 G4 G4R G5 G6
+G0    1  1  1   1  1   1   1   1   1   1   1  1    0    1   e  -  -   m  -
+G1       1  1   1  1   1   1   1   1   1   1  1    0    1   e  -  -   m  -
+G1L         1   1  1   1   1   1   1   1   1  1    0    1   e  -  -   m  -
+G2              1  1   1   1   1   1   1   1  1    0    1   e  -  -   m  -
+G2S                1   1   1   1   1   1   1  1    0    1   e  -  -   -  -
+G13                    1   1   1   1   1   1  1    0    1   e  -  -   m  -
+G15                        1   1   1   1   1  1    0    1   e  -  -   -  -
+G12                            1   1   1   1  1    0    1   e  -  -   m  -
+G16                                1   1   1  1    0    1   e  -  -   m  -
+G19                                    1   1  1    0    1   e  -  -   m  -
+G3                                         1  1    0    1   e  -  -   m  -
+G7V0                                          1    -    1   e  -  -   m  -
+G7V1                                               0    0   f  -  -   n  -
+G7K                                                     1   e  -  -   m  -
+G9                                                          e  -  -   -  -
+G4                                                             -  -   -  -
+G4R                                                               -   -  -
+G5                                                                    m  -
+G6                                                                       -
 """
 CLASSES = tuple(_MATRIX.split("\n")[1].split())
 DEFAULT_CLASSES = tuple(name for name in CLASSES if name != "G4R")
@@ -75,6 +81,8 @@ _BLAMED_ALONE = {(a, "G4R") for a in CLASSES} | {("G7V0", "G7V1"), ("G7V1", "G7V
 LIMIT_WITH_RENDEZVOUS = 10.0  # of one run; the distribution is judged by its p50 and p99
 LIMIT_ALONE = 30.0  # the first window, which the other's overlaps
 LIMIT_ALONE_POISONABLE = 180.0
+RESTARTING = ("G19",)
+LIMIT_BACK = 10.0  # until the tunnel carries again, from when a NAT has restarted under another address
 
 P50_LIMIT = 1.0
 P99_LIMIT = 3.0
@@ -106,7 +114,8 @@ _FORMS = {
 class Expectation:
     """What a cell must come to.
 
-    Where it comes up: the form, and within how many seconds. Where it does not: the direction in which GRE dies, and
+    Where it comes up: the form, and within how many seconds; where a NAT then restarts, also within how many seconds it
+    is ``back`` (0: none does). Where it does not: the direction in which GRE dies, and
     on which side where one alone is to blame (empty: that is not asked for).
     """
 
@@ -115,10 +124,12 @@ class Expectation:
     limit: float = 0.0
     direction: str = ""
     side: str = ""
+    back: float = 0.0
 
     def __str__(self) -> str:
         if self.form:
-            return f"{self.result}, {self.form}, {self.limit:.0f} s"
+            again = f", back in {self.back:.0f} s" if self.back else ""
+            return f"{self.result}, {self.form}, {self.limit:.0f} s{again}"
         return f"{self.result}, {self.direction}" + (f", {self.side}" if self.side else "")
 
 
@@ -141,10 +152,11 @@ def expected(nat_a: str, nat_b: str, *, rendezvous: bool, able: Collection[Way] 
     """The outcome of `serve` behind ``nat_a`` and `dial` behind ``nat_b``; all but punching needs a rendezvous."""
     form, way = _FORMS.get(_CELLS[nat_a, nat_b], (None, Way.RELAY))
     ways = able if rendezvous else ()
+    back = LIMIT_BACK if rendezvous and {nat_a, nat_b} & set(RESTARTING) else 0.0
     if form is not None and (way is None or way in ways):
-        return Expectation("up", str(form), _limit(nat_a, nat_b, rendezvous=rendezvous))
+        return Expectation("up", str(form), _limit(nat_a, nat_b, rendezvous=rendezvous), back=back)
     if Way.RELAY in ways:
-        return Expectation("up", RELAYED, LIMIT_WITH_RENDEZVOUS)
+        return Expectation("up", RELAYED, LIMIT_WITH_RENDEZVOUS, back=back)
     if not rendezvous:
         return Expectation("nat_blocked" if (nat_a, nat_b) in _BLAMED_ALONE else "peer_absent", direction="both")
     to_blame = [side for side, nat in (("peer", nat_a), ("here", nat_b)) if nat in CLOSED]

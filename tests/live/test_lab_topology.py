@@ -148,6 +148,57 @@ def test_a_nat_forgets_when_it_reboots_and_moves_to_another_address(run_in_lab: 
         assert [timeout in range(74, 78) for timeout in seen["timeouts"]] == [True]  # the timer this side was given
 
 
+def restarting(plan: str) -> dict[str, Any]:
+    """A working hole before, and from the peer's side after, the restart of what restarts behind ``plan``."""
+    with Lab(plan, "G2") as lab:
+        a, b = Gre(lab.a.host), Gre(lab.b.host)
+        before = exchange(lab, a, b, "v0")
+        known = [lab.a.external, *(box.address for box in lab.a.boxes)]
+        restarted = lab.restart_boxes()
+        b.send(known[0], gre_v0(b"to the old address"))
+        time.sleep(SETTLE)
+        lost = len(a.heard())
+        now = [lab.a.external, *(box.address for box in lab.a.boxes)]
+        gre_flows = [flow for box in lab.a.boxes for flow in box.node.flows() if flow.protocol == socket.IPPROTO_GRE]
+        return {
+            "before": before,
+            "restarted": restarted,
+            "lost": lost,
+            "moved": [old != new for old, new in zip(known, now, strict=True)],
+            "flows": len(gre_flows),
+            "after": exchange(lab, a, b, "v0"),
+        }
+
+
+@pytest.mark.parametrize(
+    ("plan", "restarted", "moved"),
+    [
+        ("G19", ["a.nat1"], [True, True]),
+        ("G2+G19", ["a.nat2"], [True, False, True]),
+        ("G19+G2", ["a.nat1"], [False, False, False]),
+    ],
+)
+def test_g19_restarts_and_the_outermost_box_has_another_address_then(
+    run_in_lab: RunInLab, plan: str, restarted: list[str], moved: list[bool]
+) -> None:
+    seen = run_in_lab(restarting, plan=plan)
+    assert seen["restarted"] == restarted
+    assert seen["moved"] == moved
+    if plan == "G19":
+        assert seen["flows"] == 0
+        assert seen["lost"] == 0
+    assert min(*seen["before"], *seen["after"]) >= 3
+
+
+def nothing_restarts() -> list[str]:
+    with Lab("G2", "G15") as lab:
+        return lab.restart_boxes()
+
+
+def test_other_classes_do_not_restart(run_in_lab: RunInLab) -> None:
+    assert run_in_lab(nothing_restarts) == []
+
+
 def narrow_link() -> dict[str, Any]:
     """Datagrams with Don't Fragment from the public host to a's, whose LAN carries 1400 octets."""
     with Lab("G0") as lab:

@@ -90,6 +90,34 @@ def test_a_blocked_run_is_judged_by_where_it_says_gre_dies(nats: str, seen: dict
     assert grid.judge(grid.Cell(nat_a, nat_b, 0.0, rendezvous=False), seen).ok is ok
 
 
+@pytest.mark.parametrize(
+    ("nats", "seen", "ok"),
+    [
+        ("G2 G19", UP | {"back": 1.5}, True),
+        ("G19 G2", UP | {"back": 10.5}, False),
+        ("G19 G2", UP, False),
+        ("G19 G4", RELAY | {"back": 4.0}, True),
+        ("G19 G4", RELAY, False),
+        ("G2 G2", UP | {"back": 20.0}, True),
+    ],
+)
+def test_a_tunnel_whose_nat_restarts_has_to_come_back(nats: str, seen: dict[str, object], ok: bool) -> None:
+    nat_a, nat_b = nats.split()
+    row = grid.judge(grid.Cell(nat_a, nat_b, 0.0, rendezvous=True), seen)
+    assert row.ok is ok
+    assert ("back after" in grid.line(row)) is ("back" in seen)
+    assert row.as_json().get("back") == seen.get("back")
+
+
+def test_a_nat_restarts_only_where_the_other_peer_can_learn_of_it() -> None:
+    for name in CLASSES:
+        assert expected(name, "G19", rendezvous=True).back > 0
+        assert expected(name, "G19", rendezvous=False).back == 0
+        with_g2, with_g19 = (expected(name, other, rendezvous=True) for other in ("G2", "G19"))
+        if name != "G19":
+            assert (with_g2.result, with_g2.form) == (with_g19.result, with_g19.form)
+
+
 def test_percentiles_are_values_that_occurred() -> None:
     values = [float(number) for number in range(1, 201)]
     assert [grid.percentile(values, part) for part in (0.5, 0.99, 1.0)] == [100.0, 198.0, 200.0]

@@ -31,11 +31,13 @@ from tests.live.live_support import RunInLab
         ("G7V1", "G9", 0.0, True),
         ("G3", "G7V0", 0.5, True),
         ("G5", "G2S", 0.0, True),
-        ("G0", "G0", 0.0, True),
         ("G2", "G12", 0.5, True),
         ("G7K", "G1", 0.0, True),
         ("G13", "G16", -0.5, True),
-        ("G3", "G5", 0.0, True),
+        ("G7V1", "G5", 0.0, True),
+        ("G19", "G19", 0.0, True),
+        ("G5", "G19", 0.0, True),
+        ("G4", "G6", 0.0, True),
     ],
 )
 def test_a_pair_comes_up(run_in_lab: RunInLab, nat_a: str, nat_b: str, skew: float, rendezvous: bool) -> None:
