@@ -18,11 +18,10 @@ import json
 import math
 import os
 import platform
-import shutil
+import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -45,13 +44,16 @@ from tests.live.grid_expected import (
     Expectation,
     expected,
 )
+from tests.live.kept_logs import KeptLogs
 
 BLOCKED_WAIT = 40.0  # seconds that a dial through a blocked NAT is given: one window
-WAITING_JOBS = 8  # blocked and relayed pairs wait for a window to end
+# Blocked and relayed pairs wait for a window to end; but as many as this begin at once, each with three programs.
+WAITING_JOBS = min(8, 2 * (os.cpu_count() or 1))
 BACK_WAIT = 60.0  # seconds that a tunnel is given after its NATs have restarted: to see how late it is
 RELAYED_WINDOW = 10.0  # seconds: a mirrored handshake gives up before
 RELAY_RATE = 1000.0  # Mbit/s: no quota in the way
 CELL_TIMEOUT = 300.0
+MAX_SKEW = 60.0  # seconds; a run has its timeout
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,23 +223,18 @@ def judge(cell: Cell, seen: dict[str, Any], logs: str = "") -> Row:
     )
 
 
-def run_and_judge(cell: Cell, logs: Path) -> Row:
+def run_and_judge(cell: Cell, logs: KeptLogs) -> Row:
     """One run in a sandbox of its own; its logs stay where it is not as expected."""
-    kept = logs / str(cell)
-    number = 1
-    while kept.exists():
-        number += 1
-        kept = logs / f"{cell}-{number}"
-    kept.mkdir(parents=True)
+    begun = logs.begin(str(cell))
     try:
-        seen = sandbox.run("tests.live.grid:run_cell", asdict(cell), timeout=CELL_TIMEOUT, logs=kept)
+        seen = sandbox.run("tests.live.grid:run_cell", asdict(cell), timeout=CELL_TIMEOUT, logs=begun)
     except (sandbox.SandboxFailure, sandbox.SandboxTimeout) as error:
         seen = {"result": "internal", "detail": f"{type(error).__name__}: {error}"}
-    row = judge(cell, seen, str(kept))
+    row = judge(cell, seen)
     if row.ok:
-        shutil.rmtree(kept)
-        row = judge(cell, seen)
-    return row
+        logs.drop(begun)
+        return row
+    return judge(cell, seen, str(logs.keep(begun)))
 
 
 # -- all of them -----------------------------------------------------------------------------------------------------
@@ -354,6 +351,13 @@ def within_targets(rows: Sequence[Row], jobs: int) -> bool:
 # -- the command -----------------------------------------------------------------------------------------------------
 
 
+def at_least_one(text: str) -> int:
+    """A count of runs."""
+    if (count := int(text)) < 1:
+        raise ValueError
+    return count
+
+
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -364,18 +368,29 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--skews", default="0", metavar="LIST", help="in seconds; default: %(default)s")
     parser.add_argument("--rendezvous", choices=("yes", "no", "both"), default="yes")
-    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="each cell that comes up so many times")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once; only serial ones give times")
+    parser.add_argument(
+        "--repeat", type=at_least_one, default=1, metavar="N", help="each cell that comes up so many times"
+    )
+    parser.add_argument(
+        "--jobs", type=at_least_one, default=1, metavar="N", help="runs at once; only serial ones give times"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
     options = parser.parse_args(arguments)
-    options.classes = list(CLASSES) if options.classes == "all" else options.classes.split(",")
+    options.classes = list(CLASSES if options.classes == "all" else dict.fromkeys(options.classes.split(",")))
     unknown = [name for name in options.classes if name not in CLASSES]
     if unknown:
         parser.error(f"no expectation is written down for {', '.join(unknown)}; known: {', '.join(CLASSES)}")
     try:
         options.skews = [float(skew) for skew in options.skews.split(",")]
     except ValueError:
-        parser.error(f"--skews {options.skews}: expected seconds, separated by commas")
+        options.skews = []
+    if not options.skews or not all(abs(skew) <= MAX_SKEW for skew in options.skews):
+        parser.error(f"--skews: expected seconds, separated by commas, none beyond {MAX_SKEW:.0f}")
+    if options.json is not None:
+        try:
+            options.json.open("a").close()
+        except OSError as error:
+            parser.error(f"--json {options.json}: cannot be written: {error.strerror}")
     options.rendezvous = {"yes": [True], "no": [False], "both": [True, False]}[options.rendezvous]
     return options
 
@@ -384,23 +399,22 @@ def main(arguments: Sequence[str]) -> int:
     """Run the grid; the exit code."""
     options = parse(arguments)
     passing, waiting = cells(options.classes, options.skews, options.rendezvous, options.repeat)
-    logs = Path(tempfile.mkdtemp(prefix="grepunch-grid-"))
     before = load_average()
     rows: list[Row] = []
     print(_COLUMNS.format("serve x dial", "meet", "skew", "result", "form", "seconds", "expected"), flush=True)
+    signal.signal(signal.SIGTERM, _leave)  # so that what was run until then is written, and nothing left behind
     try:
-        for some, jobs in ((passing, options.jobs), (waiting, max(options.jobs, WAITING_JOBS))):
-            for row in run_all(some, jobs, lambda cell: run_and_judge(cell, logs)):
-                rows.append(row)
-                print(line(row), flush=True)
-                if not row.ok:
-                    print(f"{row.detail}\nlogs: {row.logs}", file=sys.stderr)
+        with KeptLogs() as logs:
+            for some, jobs in ((passing, options.jobs), (waiting, max(options.jobs, WAITING_JOBS))):
+                for row in run_all(some, jobs, lambda cell: run_and_judge(cell, logs)):
+                    rows.append(row)
+                    print(line(row), flush=True)
+                    if not row.ok:
+                        print(f"{row.detail}\nlogs: {row.logs}", file=sys.stderr)
     finally:
         machine = machine_line(before)
         if options.json is not None:
             write_json(options.json, rows, options.jobs, machine)
-        if all(row.ok for row in rows):
-            shutil.rmtree(logs)
     print("\n" + "\n".join(summary(rows, options.jobs, machine)))
     wrong = sum(not row.ok for row in rows)
     print(f"{len(rows) - wrong} of {len(rows)} cells as expected")
@@ -408,6 +422,10 @@ def main(arguments: Sequence[str]) -> int:
     if not timely:
         print(f"the times with a rendezvous are not p50 < {P50_LIMIT} s and p99 < {P99_LIMIT} s")
     return 0 if not wrong and timely else 1
+
+
+def _leave(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def write_json(path: Path, rows: Sequence[Row], jobs: int, machine: str) -> None:
@@ -424,4 +442,10 @@ def write_json(path: Path, rows: Sequence[Row], jobs: int, machine: str) -> None
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # nobody reads the table any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

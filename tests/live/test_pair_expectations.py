@@ -10,6 +10,7 @@ import pytest
 from grepunch.ports import Form
 from tests.live import grid
 from tests.live.grid_expected import CLASSES, CLOSED, DEFAULT_CLASSES, POISONABLE, RELAYED, Way, expected
+from tests.live.kept_logs import KeptLogs
 
 UP = {"result": "up", "form": "v1-0/0", "seconds": 0.4}
 RELAY = {"result": "up", "form": RELAYED, "seconds": 0.3, "reason": "GRE is dropped on this side"}
@@ -152,8 +153,57 @@ def test_blocked_pairs_are_run_in_both_orders_and_once_and_relayed_ones_once() -
     assert len(waiting) == 8
 
 
-@pytest.mark.parametrize("arguments", [["--classes", "G99"], ["--skews", "soon"], ["--rendezvous", "perhaps"]])
-def test_a_wrong_option_is_named(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        grid.parse(arguments)
-    assert arguments[1] in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("--classes", value) for value in ("G99", "", "G2,")),
+        *(("--skews", value) for value in ("soon", "nan", "inf", "", "0,100000")),
+        *((option, value) for option in ("--jobs", "--repeat") for value in ("0", "-1", "x")),
+        ("--rendezvous", "perhaps"),
+        ("--json", "/proc/no/such/rows.json"),
+    ],
+)
+def test_a_wrong_option_is_named_before_anything_runs(
+    option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        grid.parse([f"{option}={value}"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert option in said or "no expectation" in said
+
+
+def test_a_class_named_twice_is_run_once() -> None:
+    assert grid.parse(["--classes", "G2,G0,G2"]).classes == ["G2", "G0"]
+
+
+def test_only_the_logs_of_what_went_wrong_are_kept(tmp_path: Path) -> None:
+    with KeptLogs(tmp_path) as logs:
+        right, wrong, killed = (logs.begin("G2xG2") for _ in range(3))
+        logs.drop(right)
+        kept = logs.keep(wrong)
+        assert kept.name.startswith("G2xG2")
+        assert killed.is_dir()
+    assert list(logs.directory.iterdir()) == [kept]
+    with KeptLogs(tmp_path) as logs:
+        logs.drop(logs.begin("G0xG0"))
+    assert list(tmp_path.iterdir()) == [kept.parent]
+
+
+def test_a_grid_takes_away_what_a_killed_one_left_and_nothing_else(tmp_path: Path) -> None:
+    living = KeptLogs(tmp_path)
+    under_way = living.begin("G2xG2")
+    dead = tmp_path / "grepunch-grid-dead"
+    failed, unfinished = dead / "G1xG1-x", dead / ".G0xG0-x"
+    for directory in (failed, unfinished, tmp_path / "grepunch-grid-empty", tmp_path / "another"):
+        directory.mkdir(parents=True)
+    (unfinished / "log").write_text("cut off")
+    (tmp_path / "grepunch-grid-link").symlink_to(tmp_path / "another")
+    (tmp_path / "grepunch-grid-file").write_text("somebody's")
+    with KeptLogs(tmp_path):
+        assert under_way.is_dir()
+        assert list(dead.iterdir()) == [failed]
+        left = {path.name for path in tmp_path.iterdir()} - {living.directory.name}
+        assert len(left & {"another", "grepunch-grid-link", "grepunch-grid-file", "grepunch-grid-dead"}) == 4
+        assert "grepunch-grid-empty" not in left
+    living.drop(under_way)
