@@ -94,7 +94,7 @@ class Prober:
         unreplied: Sequence[int] = UNREPLIED_STEPS,
         replied: Sequence[int] = REPLIED_STEPS,
     ) -> ProbeReport:
-        """All tests; raises :class:`NoEchoServer` where the server hands out no cookie."""
+        """All tests; raises :class:`NoEchoServer` where the server hands out no cookie, or is not there to the end."""
         if not await self._until(lambda: self._cookie is not None, GREETING) or self._cookie is None:
             raise NoEchoServer("the server hands out no cookie: too many probe from here, or it is full")
         first = self._cookie
@@ -112,11 +112,12 @@ class Prober:
         )
         report = self._judge(asker.server, first.address, port_kept, placed, identifiers[2])
         working = 1 if report.v1_zero else 0 if report.v0 else None
-        if working is None:
-            return report
-        self._told("packet sizes")
-        report = replace(report, mtu=await self._sizes(asker, working))
-        if timers:
+        if working is not None:
+            self._told("packet sizes")
+            report = replace(report, mtu=await self._sizes(asker, working))
+        if not await self._renewed(asker):  # or its silence would be taken for that of a NAT
+            raise NoEchoServer("the server fell silent in the middle of the tests: no answer of theirs can be trusted")
+        if timers and working is not None:
             report = replace(report, timer_unreplied=await self._timer(asker, working, unreplied, answered=False))
             report = replace(report, timer_replied=await self._timer(asker, working, replied, answered=True))
         return report

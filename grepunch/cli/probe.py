@@ -35,9 +35,8 @@ def probe(url: str, ca_file: Path | None, timers: bool, as_json: bool) -> Verdic
     URL is a rendezvous that runs with --gre-echo. The answers are yes, no or not
     tested; they decide nothing: peers try every form all the same. Needs CAP_NET_RAW.
     """
-    from grepunch.interface import verdict_of
+    from grepunch.interface import host_verdicts
     from grepunch.io.echo_client import NoEchoServer
-    from grepunch.io.errors import HostError
     from grepunch.io.meeting import MeetingConfigError
     from grepunch.probing import probe as run
 
@@ -46,14 +45,12 @@ def probe(url: str, ca_file: Path | None, timers: bool, as_json: bool) -> Verdic
             print(f"testing: {text} ...", file=sys.stderr, flush=True)
 
     try:
-        report = asyncio.run(run(url, ca_file=ca_file, timers=timers, told=told))
+        with host_verdicts():
+            report = asyncio.run(run(url, ca_file=ca_file, timers=timers, told=told))
     except MeetingConfigError as error:
         raise failure(VerdictKind.USAGE, str(error)) from None
     except NoEchoServer as error:
-        advice = "Name a rendezvous that was started with --gre-echo; another may just not offer it."
-        raise failure(VerdictKind.RENDEZVOUS_UNREACHABLE, str(error), advice) from None
-    except HostError as error:
-        return verdict_of(error)
+        raise failure(VerdictKind.RENDEZVOUS_UNREACHABLE, str(error), error.advice) from None
     if as_json:
         emit(jsonvalue.line(as_object(report)))
     else:

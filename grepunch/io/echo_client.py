@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
 from grepunch.io.echogre import EchoGre
-from grepunch.io.meeting import OPEN_TIMEOUT, ConnectHere, describe_failure, tls_context
+from grepunch.io.meeting import OPEN_TIMEOUT, ConnectHere, Unreachability, describe_failure, tls_context
 from grepunch.io.meeting_link import CLOSE_TIMEOUT, QUIET
 from grepunch.nat import messages, packets
 from grepunch.nat.messages import SUBPROTOCOL, More, Text
@@ -36,10 +36,16 @@ from pptp.wire.control import (
 
 CALL_WAIT = 3.0  # ours: seconds for a call to be made, TCP included
 _READ = 4096
+ANOTHER_SERVER = "Name a rendezvous that was started with --gre-echo; another may just not offer it."
+OWN_CERTIFICATE = "Name the certificates to trust with --ca-file, or a rendezvous whose own this machine trusts."
 
 
 class NoEchoServer(Exception):
-    """The server cannot be asked; its text says why."""
+    """The server cannot be asked; its text says why, ``advice`` what to try."""
+
+    def __init__(self, text: str, advice: str = ANOTHER_SERVER) -> None:
+        super().__init__(text)
+        self.advice = advice
 
 
 class EchoClient:
@@ -101,8 +107,9 @@ class EchoClient:
                 ssl=self._tls,
             )
         except (OSError, WebSocketException, EOFError) as error:
-            _, sentence = describe_failure(error)
-            raise NoEchoServer(f"{self._url}: {sentence}") from None
+            why, sentence = describe_failure(error)
+            advice = OWN_CERTIFICATE if why is Unreachability.TLS_NOT_TRUSTED else ANOTHER_SERVER
+            raise NoEchoServer(f"{self._url}: {sentence}", advice) from None
 
     # -- what a probe asks ------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ import pytest
 from grepunch.cli.endpoint import until_signalled
 from grepunch.cli.entry import run
 from grepunch.config import Profile, SecretFile
+from grepunch.io.errors import NoPrivilege
 from grepunch.options import Action, Capture, DemoOptions, EndpointOptions, Role
 from grepunch.progress import Reporter, StateChanged
 from grepunch.status import Stage
@@ -177,6 +178,20 @@ def test_warnings_of_a_profile_are_shown(
     path.write_text(WHOLE.replace('address = "10.66.0.3"', 'address = "10.99.0.3"'))
     assert run(["serve", str(path)]) == 0
     assert capsys.readouterr().err.startswith("warning: office.toml:21: peer[1].address: 10.99.0.3 lies outside")
+
+
+@pytest.mark.parametrize("json", [False, True])
+def test_probe_says_what_the_host_refuses(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], json: bool
+) -> None:
+    async def probe(url: str, **options: object) -> None:
+        raise NoPrivilege("Raw sockets are not allowed.", "Start it as root.")
+
+    monkeypatch.setattr("grepunch.probing.probe", probe)
+    assert run(["probe", "wss://meet.example.org", *(["--json"] if json else [])]) == 4
+    out, err = capsys.readouterr()
+    assert "Raw sockets are not allowed." in (out if json else err)
+    assert "Start it as root." in (out if json else err)
 
 
 def test_demo_prints_for_itself(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

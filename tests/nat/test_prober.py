@@ -139,6 +139,17 @@ def test_the_first_packet_alone_is_not_enough() -> None:
     assert report.inward is True
 
 
+def test_a_server_that_goes_away_in_the_middle_is_not_taken_for_a_nat() -> None:
+    class Gone(Nat):
+        async def ask_for_cookie(self) -> None:
+            """Nobody hears it."""
+
+    with pytest.raises(NoEchoServer, match="fell silent"):
+        ask(Gone(leaves=lambda packet, called: packet.test == Question.V0, calls=False))
+    with pytest.raises(NoEchoServer, match="fell silent"):
+        ask(Gone(leaves=lambda packet, called: False))
+
+
 def test_the_largest_packet_that_comes_back() -> None:
     def fits(packet: EchoPacket, called: bool) -> bool:
         return packet.padding + OVERHEAD[packet.version] <= 1450
