@@ -116,7 +116,9 @@ class Prober:
             self._told("packet sizes")
             report = replace(report, mtu=await self._sizes(asker, working))
         if not await self._renewed(asker):  # or its silence would be taken for that of a NAT
-            raise NoEchoServer("the server fell silent in the middle of the tests: no answer of theirs can be trusted")
+            raise NoEchoServer(
+                "the server fell silent during the tests, so they tell nothing", "Ask it, or another, anew."
+            )
         if timers and working is not None:
             report = replace(report, timer_unreplied=await self._timer(asker, working, unreplied, answered=False))
             report = replace(report, timer_replied=await self._timer(asker, working, replied, answered=True))
