@@ -78,7 +78,6 @@ if TYPE_CHECKING:
 # ours: goodbyes take a second at the most, and a second signal does not wait for them
 GOODBYE = 1.5
 PROGRESS_INTERVAL = 0.25
-PROGRESS_PER_LOOK = 4  # whether this host moved or slept is seen within a second
 # ours: data alone asks nothing of a machine that is not worth a second's wait
 SETTLE_DATA = 0.05
 _SUITES = (Suite.AES_256_GCM, Suite.CHACHA20_POLY1305)
@@ -304,12 +303,9 @@ class Endpoint:
 
     async def _show_progress(self) -> Verdict:
         """The punch under way, a few times a second."""
-        tick = 0
         while True:
             await asyncio.sleep(PROGRESS_INTERVAL)
-            tick += 1
-            if tick % PROGRESS_PER_LOOK == 0:
-                self._movement.tick()
+            self._movement.tick()
             external = self._meetings.external if self._meetings is not None else None
             for name, story in self._stories.items():
                 if story.stage is not Stage.PUNCHING:

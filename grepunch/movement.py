@@ -4,7 +4,7 @@ Moved: packets to a peer or a rendezvous take another way than before, from anot
 or by another next hop. Other changes of the network (a container starts, our own tunnel gets its routes) are none of
 ours. Slept: the clock that counts suspend is ahead of the event loop's.
 
-The endpoint makes one, enters it inside its event loop, and calls :meth:`Movement.tick` about once a second.
+The endpoint makes one, enters it inside its event loop, and calls :meth:`Movement.tick` a few times a second.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from grepunch.io.netwatch import NetworkWatch, WayOut, way_to
 
 # ours, because a change of network is a handful of messages within milliseconds
 SETTLING = 0.05
-# ours: a loop that is asked once a second and was merely busy is late by less
-SLEPT = 3.0
+# ours: a loop that was merely busy is late by less
+SLEPT = 2.0
 
 
 class Movement:
