@@ -49,6 +49,9 @@ class FrameQueue:
 
     def send(self, message: bytes) -> None:
         """Send now or soon, or drop what has waited longest."""
+        if self._connection.transport.is_closing():  # its socket may be closed already
+            self.dropped += self._count(message)
+            return
         if not self._waiting and self._takes():
             broadcast([self._connection], message)  # the library's way to send from a place that cannot wait
             return

@@ -8,13 +8,17 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
 
+from grepunch.io.framequeue import FrameQueue
 from grepunch.rendezvous.broker import Tally
 from grepunch.rendezvous.events import BlobReceived, FramesRelayed, PeerPresent, RelayUsedUp, Welcomed
 from grepunch.rendezvous.limits import BrokerLimits, RelayLimits, TokenBucket
 from grepunch.rendezvous.messages import (
     LARGEST_FRAME,
     MOST_FRAMES,
+    SUBPROTOCOL,
     build_blob,
     build_relayed,
     count_frames,
@@ -249,6 +253,28 @@ def test_frames_cross_a_real_server_beside_blobs() -> None:
             assert together == (tuple(bytes([n]) for n in range(MOST_FRAMES)), (bytes([16]), bytes([17])))
             assert not alice.client.relay(b"n" * 16, b"frame")
             assert not alice.client.relay(MAILBOX, bytes(LARGEST_FRAME + 1))
+
+    run(test())
+
+
+def test_a_frame_for_a_connection_that_has_just_been_lost_is_dropped_and_counted() -> None:
+    """Its socket is closed, and its number may be another's by now."""
+
+    async def test() -> None:
+        async with (
+            serving(replace(PLAIN, limits=RELAYING)) as port,
+            Peer(f"ws://127.0.0.1:{port}", ALICE) as alice,
+            connect(f"ws://127.0.0.1:{port}", subprotocols=[Subprotocol(SUBPROTOCOL)]) as lost,
+        ):
+            await alice.wait_for(Welcomed)
+            frames = FrameQueue(lost, lambda: 0.0, count_frames)
+            lost.transport.abort()
+            for _ in range(3):  # the loop closes the socket in a later round than the abort
+                await asyncio.sleep(0)
+            assert lost.transport.get_extra_info("socket").fileno() < 0
+            frames.send(build_relayed(1, [b"one", b"two"]))
+            assert frames.dropped == 2
+            frames.close()
 
     run(test())
 
