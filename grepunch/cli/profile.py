@@ -65,6 +65,6 @@ def check(reference: str, overrides: tuple[str, ...], as_json: bool) -> Verdict:
 @profile.command(epilog="\b\nExample:\n  grepunch-pptp profile schema > profile.schema.json\n")
 def schema() -> None:
     """Print the JSON Schema of a profile."""
-    from grepunch.config.validate import json_schema
+    from grepunch.config.schema import json_schema
 
     emit(json.dumps(json_schema(), indent=2))

@@ -8,9 +8,11 @@ import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from grepunch.config.check import check
 from grepunch.config.faults import Fault, KeyPath, ProfileInvalid, dotted
 from grepunch.config.linemap import LineMap, scan
 from grepunch.config.profile import Profile, Source
+from grepunch.config.validate import validate
 from grepunch.text import nearest, printable
 
 SYSTEM_DIRECTORY = Path("/etc/grepunch-pptp")
@@ -85,9 +87,6 @@ def assemble(name: str, data: dict[str, object], overrides: Sequence[str] = ()) 
 
 
 def _build(data: dict[str, object], name: str, source: Source) -> Profile:
-    from grepunch.config.check import check
-    from grepunch.config.validate import validate
-
     document, findings = validate(data)
     checked = check(data)
     faults = {source.fault(where, message) for where, message in (*findings, *checked.faults)}

@@ -1,15 +1,13 @@
 """The profile: what a TOML file says, as frozen values. The names are the file's own keys.
 
 The annotations carry the rule of each key (:mod:`grepunch.config.rules`): how its value is read and what was expected
-where it cannot be. :mod:`grepunch.config.validate` lets pydantic walk them; nothing here needs pydantic.
+where it cannot be. :mod:`grepunch.config.validate` walks them, so they are the objects themselves here and no strings.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from grepunch.config import ordinary_rules, rules
 from grepunch.config.faults import Fault, KeyPath, dotted
@@ -197,8 +195,6 @@ class Legacy:
 @dataclass(frozen=True, slots=True)
 class Document:
     """The whole file. Unknown keys are refused at every depth."""
-
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid"}
 
     version: Annotated[int, rules.VERSION]
     interface: Interface

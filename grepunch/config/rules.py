@@ -1,7 +1,6 @@
 """The rule of every key: how its TOML value is read, and what was expected where it cannot be.
 
-A rule stands in the annotation of its field and speaks to pydantic by its two hooks, so that pydantic is imported only
-where a profile is validated.
+A rule stands in the annotation of its field (:mod:`grepunch.config.profile`).
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 from grepunch.config.secrets import (
@@ -25,9 +24,6 @@ from grepunch.config.secrets import (
 from grepunch.ports import Form, RelayPolicy
 from grepunch.text import nearest, printable
 from pptp.errors import WireError
-
-if TYPE_CHECKING:
-    from pydantic_core.core_schema import CoreSchema
 
 LARGEST_INTERFACE_NAME = 15  # linux/if.h: IFNAMSIZ - 1
 SMALLEST_MTU = 576  # RFC 791 section 3.1: what every host takes
@@ -58,14 +54,6 @@ class Rule:
 
     read: Callable[[object], object]
     schema: Mapping[str, object]
-
-    def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
-        from pydantic_core import core_schema
-
-        return core_schema.no_info_plain_validator_function(self.read)
-
-    def __get_pydantic_json_schema__(self, core: object, handler: object) -> dict[str, object]:
-        return dict(self.schema)
 
 
 def read_key(text: str) -> bytes | None:

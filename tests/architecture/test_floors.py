@@ -69,14 +69,10 @@ ROOMS = {
         "grepunch.io.meeting_link",
         "grepunch.io.meeting_server",
     ),
-    "pydantic": ("grepunch.config",),
-    "pydantic_core": ("grepunch.config",),
     "click": ("grepunch.cli",),
     "rich": ("grepunch.cli",),
 }
-LAZY = {"scapy", "pydantic_core"}  # imported inside functions only, for the sake of the start-up (or of pure values)
-# the module that exists to be imported late
-LATE = {"grepunch.config.validate"}
+LAZY = {"scapy"}  # imported inside functions only, for the sake of the start-up
 
 ALL = [found for path in python_files(*PACKAGES) for found in imports(path)]
 OWN = [found for found in ALL if found.imported.split(".")[0] in PACKAGES]
@@ -151,10 +147,5 @@ def test_each_library_stays_in_its_room(library: str) -> None:
 
 
 def test_what_is_slow_to_import_is_imported_late() -> None:
-    eager = [
-        found
-        for found in ALL
-        if found.imported.split(".")[0] in LAZY and not (found.lazy or found.for_types) and found.importer not in LATE
-    ]
-    eager += [found for found in ALL if found.imported in LATE and not found.lazy]
+    eager = [found for found in ALL if found.imported.split(".")[0] in LAZY and not (found.lazy or found.for_types)]
     assert [str(found) for found in eager] == []

@@ -39,7 +39,7 @@ def dial(namespace: str, profile: str, runtime: str, log: str) -> None:
 
 def load_everything(profile: str) -> None:
     """Do once what every endpoint does first, and takes most of a second for: all share it then, memory too."""
-    for name in ("grepunch.endpoint", "grepunch.config.validate", "pyroute2"):
+    for name in ("grepunch.endpoint", "pyroute2"):
         importlib.import_module(name)
     load(profile)
 

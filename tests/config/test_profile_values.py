@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from grepunch.config import ProfileInvalid, SecretCredential, SecretFile, load
+from grepunch.config.schema import json_schema
 from grepunch.config.show import as_document, as_toml
 from grepunch.config.template import PEER_KEY, profile_template
-from grepunch.config.validate import json_schema
 from grepunch.options import Role
 from grepunch.ports import Form
 from tests.config.profiles import KEYS, WHOLE, changed, read
