@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address
 from typing import Self
 
-from grepunch.io.netwatch import NetworkWatch, WayOut, way_to
+from grepunch.io.netwatch import NetworkWatch, way_to
+from grepunch.io.rtnetlink import WayOut
 
 # ours, because a change of network is a handful of messages within milliseconds
 SETTLING = 0.05

@@ -3,36 +3,22 @@
 What is done is a list of steps, each with its undoing; they are undone in reverse order, also when applying failed
 half-way. Everything is tagged: the interface by its alias, the routes by their protocol number, so that what a killed
 process left behind is recognised as ours (:func:`remove_leftovers`) and nothing else ever is.
-
-pyroute2 is imported on first use only, and no more of it than is used (all of it costs 160 ms). It cannot run on a
-thread that runs an event loop: calls from such a thread are carried out on another one, and block for a few
-milliseconds.
 """
 
 from __future__ import annotations
 
-import asyncio
 import errno
-import sys
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache, partial
-from importlib.util import find_spec, module_from_spec
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from ipaddress import IPv4Interface
 
 from grepunch.io import nftguard
 from grepunch.io.errors import AddressClash, DeviceGone, HostError, NoPrivilege, Refused
+from grepunch.io.rtnetlink import Interface, Network, Rtnetlink
 from grepunch.io.tun import check_name
 from pptp.mtu import IPV6_MINIMUM
-
-if TYPE_CHECKING:
-    from pyroute2 import IPRoute
-
-Interface = IPv4Interface | IPv6Interface
-Network = IPv4Network | IPv6Network
-ResultT = TypeVar("ResultT")
 
 # ours: any number that rtnetlink.h and common routing daemons leave free (`ip route show proto 171`)
 ROUTE_PROTOCOL = 171
@@ -44,13 +30,6 @@ ALIAS_PREFIX = "grepunch-pptp:"
 # Mbit/s), 12 with 16 (446) and 20 with 50 (465). But the engine empties the device at every turn and keeps the trains
 # apart (see ``backlog``): 2.2 ms with 50, 2.3 with 500, at the same throughput. `make bench ARGS="--queue"` is a curve.
 TRANSMIT_QUEUE = 500
-
-# linux/rtnetlink.h, linux/if_link.h
-_MAIN_TABLE = 254
-_SCOPE_LINK = 253
-_SCOPE_UNIVERSE = 0
-_ADDR_GEN_MODE_NONE = 1
-_INET, _INET6 = 2, 10
 
 _GONE = frozenset({errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENOENT, errno.ENETDOWN})
 
@@ -178,7 +157,8 @@ class Netconf:
         if self._plan is not None and (plan.name, plan.profile) != (self._plan.name, self._plan.profile):
             raise ValueError(f"a plan for {plan.name}, after one for {self._plan.name}")
         try:
-            _with_netlink(lambda netlink: self._apply(netlink, plan))
+            with Rtnetlink() as netlink:
+                self._apply(netlink, plan)
         except BaseException:
             if first:
                 self.undo()
@@ -199,21 +179,17 @@ class Netconf:
         self._plan, self._done = None, []
         if plan is None or not done:
             return
-        name = plan.name
         errors: list[HostError] = []
-
-        def work(netlink: IPRoute) -> None:
+        with Rtnetlink() as netlink:
             for step in reversed(done):
                 try:
-                    _undo(netlink, name, step)
+                    _undo(netlink, plan.name, step)
                 except HostError as error:
                     errors.append(error)
-
-        _with_netlink(work)
         if errors:
             raise errors[0]
 
-    def _apply(self, netlink: IPRoute, plan: InterfacePlan) -> None:
+    def _apply(self, netlink: Rtnetlink, plan: InterfacePlan) -> None:
         wanted = steps(plan)
         _refuse_clashes(netlink, plan, [step for step in wanted if step not in self._done])
         self._plan = plan
@@ -237,15 +213,13 @@ def remove_leftovers(profile: str) -> list[str]:
 
     Only for a caller that holds the profile's lock: it cannot tell a leftover from what is in use.
     """
-    alias = ALIAS_PREFIX + profile
-
-    def work(netlink: IPRoute) -> list[str]:
-        ours = [link for link in netlink.get_links() if link.get_attr("IFLA_IFALIAS") == alias]
-        for link in ours:
-            _checked(f"remove the interface {_name(link)}", partial(netlink.link, "del", index=link["index"]))
-        return [f"interface {_name(link)}, its addresses and routes" for link in ours]
-
-    removed = _with_netlink(work)
+    removed = []
+    with Rtnetlink() as netlink:
+        for link in netlink.links():
+            if link.alias == ALIAS_PREFIX + profile:
+                with _refusals(f"remove the interface {link.name}"):
+                    netlink.remove_link(link.index)
+                removed.append(f"interface {link.name}, its addresses and routes")
     if nftguard.remove(profile):
         removed.append(f"nft table {nftguard.table_name(profile)}")
     return removed
@@ -253,13 +227,9 @@ def remove_leftovers(profile: str) -> list[str]:
 
 def host_interfaces(own: str) -> list[IPv4Interface]:
     """This host's IPv4 addresses with their networks, without loopback, the interface ``own`` and others of ours."""
-
-    def work(netlink: IPRoute) -> tuple[set[str], list[tuple[str, Interface]]]:
-        links = netlink.get_links()
-        tunnels = {_name(link) for link in links if str(link.get_attr("IFLA_IFALIAS")).startswith(ALIAS_PREFIX)}
-        return tunnels, list(_addresses_of_others(netlink, own))
-
-    tunnels, others = _with_netlink(work)
+    with Rtnetlink() as netlink:
+        tunnels = {link.name for link in netlink.links() if link.alias.startswith(ALIAS_PREFIX)}
+        others = list(_addresses_of_others(netlink, own))
     return [
         address
         for name, address in others
@@ -267,55 +237,14 @@ def host_interfaces(own: str) -> list[IPv4Interface]:
     ]
 
 
-def _with_netlink(work: Callable[[IPRoute], ResultT]) -> ResultT:
-    """Call ``work`` with a netlink socket, on a thread that runs no event loop."""
-
-    def call() -> ResultT:
-        with _pyroute2().IPRoute() as netlink:
-            return work(netlink)
-
+@contextmanager
+def _refusals(what: str) -> Iterator[None]:
+    """The kernel's refusal inside the block leaves it as one of our errors; ``what`` completes "could not …"."""
     try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return call()
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(call).result()
-
-
-class _Pyroute2(NamedTuple):
-    IPRoute: Callable[[], IPRoute]
-    NetlinkError: type[Exception]
-
-
-@cache
-def _pyroute2() -> _Pyroute2:
-    """What is used of pyroute2. Its package imports everything there is in it, which takes twice the time and memory;
-    so the two modules are imported under a package that is bare, and nobody else ever sees."""
-    package = find_spec("pyroute2")
-    if package is not None and "pyroute2" not in sys.modules:
-        sys.modules["pyroute2"] = module_from_spec(package)
-        try:
-            from pyroute2.iproute.linux import IPRoute
-            from pyroute2.netlink.exceptions import NetlinkError
-
-            return _Pyroute2(IPRoute, NetlinkError)
-        except ImportError:
-            pass  # another release, with its modules in other places
-        finally:
-            del sys.modules["pyroute2"]
-    from pyroute2 import IPRoute
-    from pyroute2.netlink.exceptions import NetlinkError
-
-    return _Pyroute2(IPRoute, NetlinkError)
-
-
-def _checked(what: str, call: Callable[[], ResultT]) -> ResultT:
-    """``call()``, with the kernel's refusal as one of our errors; ``what`` completes "could not …"."""
-    try:
-        return call()
-    except _pyroute2().NetlinkError as error:
-        said = f"The kernel would not {what}: {error.args[1] if len(error.args) > 1 else error}."
-        match getattr(error, "code", None):
+        yield
+    except OSError as error:
+        said = f"The kernel would not {what}: {error.strerror}."
+        match error.errno:
             case errno.EPERM | errno.EACCES:
                 raise NoPrivilege(said, "CAP_NET_ADMIN is missing, or IPv6 is disabled on the interface.") from error
             case errno.EEXIST:
@@ -325,65 +254,54 @@ def _checked(what: str, call: Callable[[], ResultT]) -> ResultT:
         raise Refused(said) from error
 
 
-def _index(netlink: IPRoute, name: str) -> int:
-    found: list[int] = _checked(f"find {name}", lambda: netlink.link_lookup(ifname=name))
-    if not found:
-        raise DeviceGone(f"There is no interface {name}.")
-    return found[0]
+def _index(name: str) -> int:
+    try:
+        return socket.if_nametoindex(name)
+    except OSError as error:
+        raise DeviceGone(f"There is no interface {name}.") from error
 
 
-def _do(netlink: IPRoute, name: str, step: Step, *, ours: bool) -> None:
+def _do(netlink: Rtnetlink, name: str, step: Step, *, ours: bool) -> None:
     """``ours``: a route to the same prefix is there already, and made by us."""
-    index = _index(netlink, name)
+    index = _index(name)
     match step:
         case SetAlias(alias):
-            quiet = {"attrs": [["AF_INET6", {"attrs": [["IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_MODE_NONE]]}]]}
-            tags = {"ifalias": alias, "txqlen": TRANSMIT_QUEUE, "IFLA_AF_SPEC": quiet}
-            _checked(f"tag {name}", lambda: netlink.link("set", index=index, **tags))
+            with _refusals(f"tag {name}"):
+                netlink.tag_link(index, alias, TRANSMIT_QUEUE)
         case SetMtu(mtu):
-            _checked(f"set the MTU of {name} to {mtu}", lambda: netlink.link("set", index=index, mtu=mtu))
+            with _refusals(f"set the MTU of {name} to {mtu}"):
+                netlink.set_mtu(index, mtu)
         case AddAddress(address):
-            _checked(f"give {name} the address {address}", lambda: netlink.addr("add", **_address(index, address)))
+            with _refusals(f"give {name} the address {address}"):
+                netlink.add_address(index, address)
         case SetUp():
-            _checked(f"bring {name} up", lambda: netlink.link("set", index=index, state="up"))
+            with _refusals(f"bring {name} up"):
+                netlink.set_up(index, up=True)
         case AddRoute(network, mtu):
-            route = _route(index, network) | ({"metrics": {"mtu": mtu}} if mtu is not None else {})
-            _checked(f"route {network} into {name}", lambda: netlink.route("replace" if ours else "add", **route))
+            with _refusals(f"route {network} into {name}"):
+                netlink.add_route(index, network, ROUTE_PROTOCOL, mtu=mtu, replace=ours)
 
 
-def _undo(netlink: IPRoute, name: str, step: Step) -> None:
+def _undo(netlink: Rtnetlink, name: str, step: Step) -> None:
     try:
-        index = _index(netlink, name)
+        index = _index(name)
         match step:
             case SetAlias() | SetMtu():
                 pass  # gone with the interface
             case AddAddress(address):
-                _checked(f"take {address} from {name}", lambda: netlink.addr("del", **_address(index, address)))
+                with _refusals(f"take {address} from {name}"):
+                    netlink.remove_address(index, address)
             case SetUp():
-                _checked(f"bring {name} down", lambda: netlink.link("set", index=index, state="down"))
+                with _refusals(f"bring {name} down"):
+                    netlink.set_up(index, up=False)
             case AddRoute(network, _):
-                _checked(f"remove the route to {network}", lambda: netlink.route("del", **_route(index, network)))
+                with _refusals(f"remove the route to {network}"):
+                    netlink.remove_route(index, network, ROUTE_PROTOCOL)
     except DeviceGone:
         pass  # the interface, the address or the route was removed by somebody else: undone
 
 
-def _address(index: int, address: Interface) -> dict[str, Any]:
-    request = {"index": index, "address": str(address.ip), "prefixlen": address.network.prefixlen}
-    return request if address.version == 4 else {**request, "family": _INET6}
-
-
-def _route(index: int, network: Network) -> dict[str, Any]:
-    return {
-        "dst": str(network),
-        "oif": index,
-        "proto": ROUTE_PROTOCOL,
-        "table": _MAIN_TABLE,
-        "family": _INET if network.version == 4 else _INET6,
-        "scope": _SCOPE_LINK if network.version == 4 else _SCOPE_UNIVERSE,
-    }
-
-
-def _refuse_clashes(netlink: IPRoute, plan: InterfacePlan, new: Iterable[Step]) -> None:
+def _refuse_clashes(netlink: Rtnetlink, plan: InterfacePlan, new: Iterable[Step]) -> None:
     """Refuse what would take an address or network away from another interface of this host.
 
     A route that is *wider* than another interface's network is no clash: the more specific network wins.
@@ -407,22 +325,13 @@ def _refuse_clashes(netlink: IPRoute, plan: InterfacePlan, new: Iterable[Step]) 
                         )
 
 
-def _addresses_of_others(netlink: IPRoute, own: str) -> Iterable[tuple[str, Interface]]:
-    names = {link["index"]: _name(link) for link in netlink.get_links()}
-    for message in netlink.get_addr():
-        name = names.get(message["index"], "?")
-        # On a point-to-point link IFA_ADDRESS is the other end's and IFA_LOCAL is ours; IPv6 knows only the former.
-        text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-        if name == own or text is None:
-            continue
-        make = IPv4Interface if message["family"] == _INET else IPv6Interface
-        address = make(f"{text}/{message['prefixlen']}")
-        if not address.ip.is_link_local:  # every interface may have the same ones
-            yield name, address
-
-
-def _name(link: Any) -> str:
-    return str(link.get_attr("IFLA_IFNAME"))
+def _addresses_of_others(netlink: Rtnetlink, own: str) -> Iterator[tuple[str, Interface]]:
+    """Addresses with the names of their interfaces, without those that every interface may have."""
+    names = {link.index: link.name for link in netlink.links()}
+    for address in netlink.addresses():
+        name = names.get(address.link, "?")
+        if name != own and not address.interface.is_link_local:
+            yield name, address.interface
 
 
 def _overlap(one: Network, other: Network) -> bool:

@@ -59,7 +59,7 @@ IMPURE = {
 # Library -> the only places that import it.
 ROOMS = {
     "cryptography": ("pptp.crypto", "grepunch.secure"),
-    "pyroute2": ("grepunch.io.netconf", "grepunch.lab"),
+    "pyroute2": ("grepunch.lab",),
     "scapy": ("grepunch.io.capture",),
     "websockets": (
         "grepunch.io.echo_client",

@@ -39,8 +39,7 @@ def dial(namespace: str, profile: str, runtime: str, log: str) -> None:
 
 def load_everything(profile: str) -> None:
     """Do once what every endpoint does first, and takes most of a second for: all share it then, memory too."""
-    for name in ("grepunch.endpoint", "pyroute2"):
-        importlib.import_module(name)
+    importlib.import_module("grepunch.endpoint")
     load(profile)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address
 
-from grepunch.io.netwatch import WayOut, way_to
+from grepunch.io.netwatch import way_to
+from grepunch.io.rtnetlink import WayOut
 from grepunch.movement import SLEPT, Movement
 
 PEER, OTHER = IPv4Address("203.0.113.9"), IPv4Address("198.51.100.9")
