@@ -35,6 +35,7 @@ from grepunch.scenario import Scenario
 from grepunch.text import duration
 from grepunch.verdict import SCHEMA, Verdict, VerdictKind
 from pptp.errors import WireError
+from pptp.value import value
 from pptp.wire import gre, ppp
 
 PINGS = 20
@@ -54,7 +55,7 @@ LINE_INTERVAL = 10.0  # seconds between two lines of progress where there is non
 OTHER_PAIR = "Choose other classes with --nat-a and --nat-b; G2S on both sides is what many carriers have."
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DemoResult:
     """What the demo saw; its fields are those of the JSON object. Times in seconds.
 

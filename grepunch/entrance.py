@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from grepunch.config import Profile
 from grepunch.io.simultaneous import Connection, Listener, adopt
 from grepunch.io.streams import Stream
+from pptp.value import value
 from pptp.wire.control import TCP_PORT
 
 _EVERYWHERE = IPv4Address(0)
@@ -22,7 +22,7 @@ _EVERYWHERE = IPv4Address(0)
 Taker = Callable[[Connection], None]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Awaited:
     address: IPv4Address
     taker: Taker

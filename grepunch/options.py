@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grepunch.ports import RelayPolicy
+from pptp.value import value
 
 if TYPE_CHECKING:  # what begins with options need not load a cipher
     from pptp.crypto.aead import Suite
@@ -31,7 +31,7 @@ class Action(StrEnum):
     CLEANUP = "cleanup"  # remove what an earlier run that was killed left behind, then end
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Capture:
     """Where to write a capture; ``plain`` holds what is inside the seal, else what is on the wire."""
 
@@ -39,7 +39,7 @@ class Capture:
     plain: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EndpointOptions:
     """How to run an endpoint. Times in seconds.
 
@@ -57,7 +57,7 @@ class EndpointOptions:
     suites: tuple[Suite, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DemoOptions:
     """What the demo shows: two NAT classes by id, with or without a rendezvous, and how it prints.
 

@@ -6,12 +6,13 @@ Pure; the endpoint asks when its patience is over.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from grepunch.peer import PunchFailed
 from grepunch.punch.plan import BUDGET_HOURLY_PACKETS
 from grepunch.punch.report import Direction, Fate, Finding, FormSummary, diagnose
 from grepunch.verdict import Verdict, VerdictKind
+from pptp.value import value
 
 _WAY = {Direction.OUTWARD: "from here to the peer", Direction.INWARD: "from the peer to here"}
 _PLACE = {
@@ -40,7 +41,7 @@ _SIDES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Attempt:
     """What is known of an attempt that has not come up.
 

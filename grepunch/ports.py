@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, StrEnum
 from ipaddress import IPv4Address
+
+from pptp.value import value
 
 
 class Form(StrEnum):
@@ -38,7 +39,7 @@ class RelayPolicy(StrEnum):
     AUTO = "auto"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class GreFrame:
     """A PPP frame that arrived over GRE: whose, in which form, and with which TTL it arrived (0: not known)."""
 
@@ -48,7 +49,7 @@ class GreFrame:
     ttl: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class GreSend:
     """A PPP frame to send over GRE. ``ttl`` None is the system's default."""
 
@@ -67,7 +68,7 @@ class PathNewsKind(StrEnum):
     TOO_BIG = "too_big"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PathNews:
     """An ICMP error about a GRE packet of ours: who said it, about which destination and, where it can be told, form.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Protocol, TextIO
@@ -20,6 +19,7 @@ from grepunch.ports import CarrierKind, Form
 from grepunch.status import Stage
 from grepunch.text import duration, printable
 from grepunch.verdict import SCHEMA, Verdict, VerdictKind
+from pptp.value import value
 
 
 class Level(StrEnum):
@@ -29,7 +29,7 @@ class Level(StrEnum):
     WARNING = "warning"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StateChanged:
     """An endpoint, or one peer of it, entered a stage."""
 
@@ -38,7 +38,7 @@ class StateChanged:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FormCount:
     """Packets of one encapsulation during a punch."""
 
@@ -47,7 +47,7 @@ class FormCount:
     heard: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PunchProgress:
     """A punch under way, a few times a second. Times in seconds."""
 
@@ -60,7 +60,7 @@ class PunchProgress:
     peer_address: IPv4Address | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PeerUp:
     """The tunnel to a peer carries packets; ``elapsed`` seconds after both were present.
 
@@ -85,7 +85,7 @@ class PeerUp:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PathChanged:
     """A tunnel that is up takes another way: GRE to ``path`` in ``form``, or the relay, for the ``reason`` given."""
 
@@ -96,7 +96,7 @@ class PathChanged:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PeerDown:
     """The tunnel to a peer ended: a word of :class:`pptp.errors.TerminationCause` and a sentence."""
 
@@ -105,7 +105,7 @@ class PeerDown:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionUp:
     """A call of ordinary PPTP carries packets: with a client (``peer`` is the user), or with the server dialled.
 
@@ -125,7 +125,7 @@ class SessionUp:
     """Name servers that the server dialled told us."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionDown:
     """A call of ordinary PPTP ended, or did not come up (``was_up``): a word of
     :class:`pptp.errors.TerminationCause`, a sentence, and the number that a Windows client shows."""
@@ -140,7 +140,7 @@ class SessionDown:
     """Seconds it was up."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Notice:
     """Anything else worth a line."""
 
@@ -149,7 +149,7 @@ class Notice:
     peer: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Planned:
     """One line of what a dry run would do."""
 
@@ -264,7 +264,7 @@ class LiveReporter:
             self._live = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Paint:
     """Colour beside words and never instead of them."""
 

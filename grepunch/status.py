@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any
@@ -13,6 +13,7 @@ from grepunch.jsonvalue import record
 from grepunch.options import Role
 from grepunch.ports import CarrierKind, Form
 from grepunch.verdict import SCHEMA
+from pptp.value import value
 
 
 def by_cause(*counters: Mapping[Any, int]) -> Counter[str]:
@@ -38,7 +39,7 @@ class Stage(StrEnum):
     STOPPING = "stopping"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LastError:
     """The last thing that went wrong with a peer: in which stage, what, and how many seconds ago."""
 
@@ -47,7 +48,7 @@ class LastError:
     age: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PeerStatus:
     """One peer. Times in seconds, octets and packets of the inner traffic since the process began."""
 
@@ -80,7 +81,7 @@ class PeerStatus:
     last_error: LastError | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RendezvousStatus:
     """One rendezvous: reached or not, the address it sees us at, and why it could not be reached the last time."""
 
@@ -90,7 +91,7 @@ class RendezvousStatus:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionStatus:
     """One call of ordinary PPTP. ``name`` is the user, or the server that is dialled; ``source`` the other side's
     address outside, ``address`` inside. Octets and packets of the inner traffic."""
@@ -116,7 +117,7 @@ class SessionStatus:
     last_error: LastError | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OrdinaryStatus:
     """The ordinary PPTP of an endpoint: where it listens, what of it is breakable, and its sessions."""
 
@@ -133,7 +134,7 @@ class OrdinaryStatus:
     sessions: tuple[SessionStatus, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Status:
     """One endpoint."""
 

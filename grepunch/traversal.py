@@ -45,6 +45,7 @@ from grepunch.signalling.messages import (
 )
 from pptp.machine import earliest
 from pptp.timers import Timers
+from pptp.value import value
 
 # ours, because the peer's report usually arrives one round trip after the window's end
 REPORT_WAIT = 2.0
@@ -85,7 +86,7 @@ class MeetingClock(Protocol):
         """Our clock at the server's ``server_time``."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PathProven:
     """Event: take this path. ``same_lan``: it goes over a network both sides are connected to."""
 
@@ -95,7 +96,7 @@ class PathProven:
     same_lan: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RoundFailed:
     """Event: a window went by and nothing was proven. ``theirs`` is empty where the peer's report did not come.
 
@@ -112,7 +113,7 @@ class RoundFailed:
     slot_taken: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RoundStarts:
     """Event: both sides punch from ``at`` on, towards ``external``, which is where the peer's NAT would see a call.
 
@@ -124,7 +125,7 @@ class RoundStarts:
     call_first: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PathDoubted:
     """Event: the peer has begun a round, for the path it had is not good to it any more. ``occupied``: its own NAT lets
     nothing out, most likely for what we send into that path."""

@@ -7,9 +7,11 @@ Every way out of the program is one of these rows. Whoever finds out why somethi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from types import MappingProxyType
+
+from pptp.value import value
 
 SCHEMA = 1  # of every JSON object the program prints; raised only when a field changes its meaning or goes away
 
@@ -42,7 +44,7 @@ class VerdictKind(StrEnum):
     TERMINATED = "terminated"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outcome:
     """One row of the table: the exit code, the sentence for people, and what to try (empty where nothing is wrong)."""
 
@@ -136,7 +138,7 @@ OUTCOMES: Mapping[VerdictKind, Outcome] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Verdict:
     """How something ended.
 

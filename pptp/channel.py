@@ -30,6 +30,7 @@ from enum import Enum
 from pptp.errors import Drop, UsageError, WireError
 from pptp.serial import difference, increment
 from pptp.timers import Timers
+from pptp.value import value
 from pptp.wire.gre import build_v0, build_v1, locate
 
 Frame = bytes | memoryview
@@ -62,7 +63,7 @@ MAXIMUM_TIME_OUT = 10.0
 _TIMED_PACKETS = 256
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ChannelConfig:
     """What was agreed about a call. Windows count packets, times are seconds.
 
@@ -90,7 +91,7 @@ class ChannelConfig:
         return cls(call_id, peer_call_id, version, acknowledge=False, sequenced=False, reorder_limit=0)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class WindowStatus:
     """What sections 4.2 to 4.4 make of the peer's acknowledgements. Times in seconds, the rest in packets."""
 

@@ -12,8 +12,9 @@ How a session ended is not an exception but a value, :class:`Terminated`, the la
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from pptp.value import value
 
 
 class WireCause(StrEnum):
@@ -98,7 +99,7 @@ class TerminationCause(StrEnum):
     DENIED = "denied"  # authenticated, but not allowed in
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Terminated:
     """The last event of every session: what ended it, in one word and one sentence."""
 

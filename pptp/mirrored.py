@@ -16,8 +16,6 @@ the flow. There is none in here, therefore; who is done closes the transport.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pptp.control import (
     CallEnded,
     CallEstablished,
@@ -29,6 +27,7 @@ from pptp.control import (
 )
 from pptp.errors import Terminated, TerminationCause, WireError
 from pptp.machine import earliest
+from pptp.value import value
 from pptp.wire.control import ControlType, MessageSplitter, control_type, parse_message
 
 # RFC 2637 section 4.1, with what NATs without a helper make of it: only 0 in both directions is passed by all
@@ -48,7 +47,7 @@ _FOR_OURS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MirroredCallUp:
     """Event: both calls are established, so both NATs have seen what they wait for."""
 

@@ -10,7 +10,6 @@ the path is there the link opens; when any of the three ends, the others end wit
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 
 from pptp.control import (
@@ -27,20 +26,21 @@ from pptp.machine import earliest
 from pptp.ppp.link import Link, LinkEvent
 from pptp.ppp.policy import LinkConfig
 from pptp.timers import Timers
+from pptp.value import value
 from pptp.wire.ppp import PppFrame
 
 # ours, because RFC 1661 section 3.7 wants the peer's Terminate-Ack waited for, and a user who stops does not wait long
 LINK_CLOSE_WAIT = 0.5
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ControlOut:
     """One whole control message to send."""
 
     message: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionConfig:
     """``dials``: we are the PNS. ``call_id`` is the one we assign (0 between grepunch peers)."""
 
@@ -50,7 +50,7 @@ class SessionConfig:
     link: LinkConfig
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CallUp:
     """Event: control connection and call are established; PPP may flow."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -27,6 +26,7 @@ from grepunch.config import Profile, ProfileInvalid, assemble, check_keys, load
 from grepunch.options import DEFAULT_WAIT, Action, Capture, EndpointOptions, Role
 from grepunch.progress import Level, Notice, Reporter
 from grepunch.verdict import Failure, Verdict, VerdictKind
+from pptp.value import value
 
 SERVE_EXAMPLES = """\b
 Examples:
@@ -46,7 +46,7 @@ Examples:
 """
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Common:
     """The options that both commands have."""
 

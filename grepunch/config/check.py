@@ -7,7 +7,6 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import TypeVar
 
@@ -16,6 +15,7 @@ from grepunch.config.check_ordinary import check_ordinary
 from grepunch.config.faults import KeyPath, dotted
 from grepunch.config.reading import Findings, read_each, read_value, table_of
 from grepunch.config.rules import Rule
+from pptp.value import value
 
 # ours, because every peer without a rendezvous is sent probes for as long as it is away
 MOST_PROBED = 8
@@ -23,7 +23,7 @@ MOST_PROBED = 8
 ValueT = TypeVar("ValueT", bound=Hashable)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Peer:
     """What of one [[peer]] could be read; None or empty where it is absent or at fault."""
 

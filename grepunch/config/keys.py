@@ -10,9 +10,10 @@ from grepunch.config.faults import Fault, KeyPath, ProfileInvalid, dotted
 from grepunch.config.profile import Profile
 from grepunch.config.rules import read_key
 from grepunch.config.secrets import SecretPrompt, SecretReference, SecretUnavailable, SecretVariable, read_secret
+from pptp.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Keys:
     """What a profile's references led to; printing it shows the public key alone."""
 
@@ -22,7 +23,7 @@ class Keys:
     """By peer name; a peer without one is absent."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Secrets:
     """All that a profile's references lead to: the keys where it has peers, the password where it has a server."""
 

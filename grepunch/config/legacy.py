@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address
+
+from pptp.value import value
 
 PPTP_PORT = 1723  # RFC 2637 section 3
 
@@ -57,7 +58,7 @@ class SessionPolicy(StrEnum):
     ALLOW = "allow"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Listener:
     """An address and port to listen at."""
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from grepunch.config.faults import KeyPath
+from pptp.value import value
 
 _BLANK = re.compile(r"(?:[ \t\n]|#[^\n]*)*")  # white space, newlines and comments
 _SPACE = re.compile(r"[ \t]*")
@@ -26,7 +26,7 @@ _STRING = re.compile(
 _SCALAR = re.compile(r"[^,\]}\n#]*")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LineMap:
     """The line, from 1, of every table, key and array element of a file."""
 

@@ -4,7 +4,7 @@ The annotations carry the rule of each key (:mod:`grepunch.config.rules`): how i
 where it cannot be. :mod:`grepunch.config.validate` walks them, so they are the objects themselves here and no strings.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +24,7 @@ from grepunch.config.legacy import (
 from grepunch.config.linemap import LineMap
 from grepunch.config.secrets import SecretReference
 from grepunch.ports import Form, RelayPolicy
+from pptp.value import value
 
 CONFIG_VERSION = 1
 DEFAULT_KEEPALIVE = 4.0  # seconds; the shortest GRE timers seen on NATs are a little over three times this
@@ -33,7 +34,7 @@ DEFAULT_SESSIONS_PER_SOURCE = 32  # behind one carrier NAT there may be many cli
 DEFAULT_USERS = Path("/etc/grepunch-pptp/users.toml")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Interface:
     """[interface]: the TUN device."""
 
@@ -59,7 +60,7 @@ class Interface:
     """Ordinary PPTP: keep TCP segments within what the tunnel carries."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Identity:
     """[identity]: who we are."""
 
@@ -67,7 +68,7 @@ class Identity:
     """Our private key, by reference; `grepunch-pptp genkey` makes one."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Rendezvous:
     """[rendezvous]: where peers meet."""
 
@@ -77,7 +78,7 @@ class Rendezvous:
     """Certificates (PEM) to trust instead of the system's."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Peer:
     """[[peer]]: one peer that may come, or be dialled."""
 
@@ -95,7 +96,7 @@ class Peer:
     """Its external address; lets it work with no rendezvous at all."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Punch:
     """[punch]: how to get through the NATs."""
 
@@ -110,7 +111,7 @@ class Punch:
     say where it would have helped."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Listen:
     """[listen]: an ordinary PPTP server."""
 
@@ -130,7 +131,7 @@ class Listen:
     """Name of the clients' device beside the peers' one, in a profile that has [[peer]] too."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Server:
     """[server]: the ordinary PPTP server to dial."""
 
@@ -140,7 +141,7 @@ class Server:
     """Its TCP port."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Auth:
     """[auth]: who may come, or who we are, in ordinary PPTP."""
 
@@ -156,7 +157,7 @@ class Auth:
     """With [server]: our password, by reference."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Legacy:
     """[legacy]: what of PPTP's own, breakable security may be used. Nothing of it is unless it is named here."""
 
@@ -192,7 +193,7 @@ class Legacy:
         return tuple(method for method in AuthMethod if Weakness(method.value) in self.allow)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Document:
     """The whole file. Unknown keys are refused at every depth."""
 
@@ -208,7 +209,7 @@ class Document:
     legacy: Legacy = field(default_factory=Legacy)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Source:
     """Where a profile was read from, so that later faults can name the line too."""
 
@@ -224,7 +225,7 @@ class Source:
         return Fault(name, self.lines.line(path) if self.path else 0, dotted(path), message)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Profile:
     """One validated profile. ``name`` names its lock and control socket; secrets are references still."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import NoReturn
@@ -24,6 +23,7 @@ from grepunch.config.secrets import (
 from grepunch.ports import Form, RelayPolicy
 from grepunch.text import nearest, printable
 from pptp.errors import WireError
+from pptp.value import value
 
 LARGEST_INTERFACE_NAME = 15  # linux/if.h: IFNAMSIZ - 1
 SMALLEST_MTU = 576  # RFC 791 section 3.1: what every host takes
@@ -48,7 +48,7 @@ class Refused(ValueError):
         self.show = show
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Rule:
     """``read`` turns a TOML value into ours or raises :class:`Refused`; ``schema`` says the same as JSON Schema."""
 

@@ -11,8 +11,9 @@ import os
 import stat
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+from pptp.value import value
 
 LARGEST_SECRET = 4096  # octets; a key is 44, a passphrase some dozens
 
@@ -21,28 +22,28 @@ class SecretUnavailable(Exception):
     """A secret that cannot or must not be read; the sentence says why, and nothing of the secret."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SecretFile:
     """``{ file = "…" }``: ours alone to read; a relative path starts at the profile's directory."""
 
     path: Path
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SecretCredential:
     """``{ credential = "…" }``: a name in $CREDENTIALS_DIRECTORY."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SecretVariable:
     """``{ env = "…" }``: an environment variable."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SecretPrompt:
     """``{ prompt = true }``: asked for on the terminal, without echo."""
 

@@ -6,7 +6,7 @@ What stands in an annotation is the shape of a key: a rule for one value, a tupl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, fields
 from types import UnionType
 from typing import Annotated, Any, get_args, get_origin
 
@@ -14,9 +14,10 @@ from grepunch.config.faults import KeyPath
 from grepunch.config.profile import Document
 from grepunch.config.rules import Refused, Rule, kind, repr_toml
 from grepunch.text import nearest
+from pptp.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ListOf:
     """The shape of a list."""
 

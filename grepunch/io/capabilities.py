@@ -7,13 +7,13 @@ its seccomp filter makes useless, which is why the capability sets are only read
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from grepunch.io import nftguard
 from grepunch.io.errors import HostError, NoPrivilege
 from grepunch.io.rawgre import RawGre
 from grepunch.io.tun import open_device
+from pptp.value import value
 
 # linux/capability.h
 _CAP_NET_ADMIN = 12
@@ -21,7 +21,7 @@ _CAP_NET_ADMIN = 12
 _STATUS = Path("/proc/self/status")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Capability:
     """One need of the endpoint: whether it is met, and where not, why and what to run.
 

@@ -11,7 +11,6 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -37,6 +36,7 @@ from grepunch.rendezvous.messages import (
     count_frames,
 )
 from grepunch.rendezvous.schedule import retry_delay
+from pptp.value import value
 
 # ours
 OPEN_TIMEOUT = 6.0  # DNS, TCP with two retransmitted SYNs, TLS and HTTP
@@ -64,7 +64,7 @@ _REDIRECTS = range(300, 400)
 _OVERLOAD = (Unreachability.TIMEOUT, Unreachability.HTTP_STATUS, Unreachability.CLOSED_BY_SERVER)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Unreachable:
     """There is no connection: why, in a word and a sentence, and in how many seconds the next try starts."""
 
@@ -73,7 +73,7 @@ class Unreachable:
     retry_in: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Connected:
     """The WebSocket is open; the machine's ``Welcomed`` follows."""
 

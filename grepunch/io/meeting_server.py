@@ -15,7 +15,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
@@ -35,6 +35,7 @@ from grepunch.nat.messages import SUBPROTOCOL as PROBE_SUBPROTOCOL
 from grepunch.rendezvous.broker import Broker, Tally, source_key, unmapped
 from grepunch.rendezvous.limits import BrokerLimits
 from grepunch.rendezvous.messages import LARGEST_MESSAGE, SUBPROTOCOL, count_frames, is_relayed
+from pptp.value import value
 
 OPEN_TIMEOUT = 5.0  # ours: for TLS and for HTTP each; what a stranger who sends nothing may hold a socket
 BACKLOG = 512  # ours: a restart brings every client back within two seconds
@@ -69,7 +70,7 @@ class RendezvousServerError(Exception):
         self.failure = failure
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RendezvousServerOptions:
     """What ``serve_rendezvous`` needs to know. Port 0 takes any free one.
 

@@ -11,7 +11,7 @@ import errno
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv4Interface
 
 from grepunch.io import nftguard
@@ -19,6 +19,7 @@ from grepunch.io.errors import AddressClash, DeviceGone, HostError, NoPrivilege,
 from grepunch.io.rtnetlink import Interface, Network, Rtnetlink
 from grepunch.io.tun import check_name
 from pptp.mtu import IPV6_MINIMUM
+from pptp.value import value
 
 # ours: any number that rtnetlink.h and common routing daemons leave free (`ip route show proto 171`)
 ROUTE_PROTOCOL = 171
@@ -34,7 +35,7 @@ TRANSMIT_QUEUE = 500
 _GONE = frozenset({errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENOENT, errno.ENETDOWN})
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class InterfacePlan:
     """What the tunnel interface of a profile is to look like. The interface itself exists already (see ``tun``).
 
@@ -60,33 +61,33 @@ class InterfacePlan:
                 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SetAlias:
     """Tag the interface as ours, shorten its queue, and keep the kernel from inventing IPv6 addresses for it."""
 
     alias: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SetMtu:
     """Set the interface's MTU."""
 
     mtu: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AddAddress:
     """Give the interface an address; the kernel adds the route to its network."""
 
     address: Interface
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SetUp:
     """Bring the interface up."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AddRoute:
     """Route a prefix into the interface, where ``mtu`` is set with a smaller MTU than the interface's."""
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from grepunch.io.engine.rounds import Rounds
+from pptp.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Packets:
     """What a descriptor of packets is registered with, where asyncio has its own."""
 

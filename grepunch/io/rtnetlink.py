@@ -10,8 +10,9 @@ import os
 import socket
 import struct
 import sys
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+
+from pptp.value import value
 
 Interface = IPv4Interface | IPv6Interface
 Network = IPv4Network | IPv6Network
@@ -52,7 +53,7 @@ _PATIENCE = 5.0  # seconds: it answers at once, but for others who hold its tabl
 _LOOKS = 5  # ours: at a list that changes all the time; the last look has to do then
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Link:
     """A network interface of this host."""
 
@@ -61,7 +62,7 @@ class Link:
     alias: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LinkAddress:
     """An address of this host, and the index of the interface that has it."""
 
@@ -69,7 +70,7 @@ class LinkAddress:
     interface: Interface
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class WayOut:
     """How this host would send to a destination: from which address, through which interface and next hop."""
 

@@ -11,11 +11,11 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Protocol, cast
 
 from grepunch.io.errors import AddressClash, HostError, NoPrivilege, Refused
+from pptp.value import value
 
 # ours
 BACKLOG = 256
@@ -36,7 +36,7 @@ class StreamUser(Protocol):
         """The connection is over, by whoever's hand; the last call. ``why`` is empty for an orderly end."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ends:
     """The two addresses of a connection."""
 

@@ -11,8 +11,9 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from ipaddress import IPv4Address
+
+from pptp.value import value
 
 # linux/netlink.h, linux/netfilter/nfnetlink.h, linux/netfilter/nfnetlink_conntrack.h
 _NETLINK_NETFILTER = 12
@@ -37,7 +38,7 @@ _FAMILY = struct.pack("=BBH", socket.AF_INET, 0, 0)  # nfgenmsg: family, version
 _ATTRIBUTE = struct.Struct("=HH")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Direction:
     """One direction of a flow as its packets look. For GRE the ports are the keys (0, or a Call ID)."""
 
@@ -47,7 +48,7 @@ class Direction:
     destination_port: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Flow:
     """One entry of the table. ``timeout`` is the number of seconds it still has to live without traffic.
 

@@ -19,11 +19,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from types import FrameType
 from typing import NoReturn
+
+from pptp.value import value
 
 READY = "carrying"  # the line printed whenever new settings hold; a number follows
 # ours: what is overtaken by others stays behind by up to so many seconds: dozens of packets of a fast transfer
@@ -40,7 +42,7 @@ _SOL_PACKET = 263
 _SO_RCVBUFFORCE = 33
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Impairment:
     """What a line does to packets, in each direction.
 

@@ -11,11 +11,12 @@ In every such namespace the interface towards the hosts is called ``lan`` and th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from ipaddress import IPv4Address
 
 from grepunch.lab.impairment import Impairment
+from pptp.value import value
 
 TABLE = "nat_box"  # the nft table that holds a class' rules; a test's own rules go into tables of their own
 # ours, because no class of the models forgets a pair sooner than netfilter's own replied GRE flow (180 s)
@@ -34,7 +35,7 @@ class Hook(StrEnum):
     REWRITE = "type filter hook postrouting priority srcnat"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class GreTimers:
     """How many seconds a NAT remembers a GRE flow: before the first answer, and after it (Linux has 30 and 180)."""
 
@@ -42,7 +43,7 @@ class GreTimers:
     replied: int = 180
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NatClass:
     """One class of NAT or firewall: its name, what it stands for, and its rules chain by chain.
 

@@ -16,6 +16,7 @@ from grepunch.lab import conntrack
 from grepunch.lab.capture import READY
 from grepunch.lab.namespaces import entered
 from grepunch.lab.requirements import LabUnavailable, Missing, program
+from pptp.value import value
 
 _POLL = 0.01  # seconds between looks at what a program has printed
 _STOP = 5.0  # ours: seconds a program has for its own clean-up before it is killed
@@ -25,7 +26,7 @@ class LabError(RuntimeError):
     """A step of the lab itself failed; the text has the command and what it printed."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Program:
     """A running program of a node, its standard output and error in files of their own."""
 

@@ -35,6 +35,7 @@ from grepunch.lab.nat import GreTimers, NatClass, chain
 from grepunch.lab.node import LabError, Node, Program, explain_nft
 from grepunch.lab.offload import turn_off_offloads
 from grepunch.lab.requirements import program
+from pptp.value import value
 
 MEET_NETWORK = IPv4Network("192.0.2.0/24")
 MEET_ADDRESSES = (IPv4Address("192.0.2.10"), IPv4Address("192.0.2.11"))
@@ -51,7 +52,7 @@ _SILENT_ROUTER = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Prefixes:
     """The networks of one side. ``public`` are routed to it for boxes that do not translate, innermost first."""
 
@@ -79,7 +80,7 @@ _PREFIXES: Mapping[str, _Prefixes] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SidePlan:
     """What one side is made of: its boxes from the hosts outwards, how many hosts, the boxes' GRE timers, its line.
 

@@ -17,9 +17,11 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from pptp.value import value
 
 if TYPE_CHECKING:
     from grepunch.lab.node import Node
@@ -34,7 +36,7 @@ _NEIGHBOURS = 4  # ports tried on either side of a guess
 _BUFFER = 2048
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PeerReport:
     """What one peer saw. Addresses are ``address:port``; ``heard_from`` is empty where nothing came."""
 
@@ -47,7 +49,7 @@ class PeerReport:
     was_heard: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class UdpOutcome:
     """``result`` is "passed" when both peers heard each other and know it, else "failed"."""
 

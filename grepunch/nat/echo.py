@@ -18,6 +18,7 @@ from grepunch.nat import packets
 from grepunch.nat.messages import CallSeen, Cookie, More, Seen, build, parse
 from pptp.errors import WireError
 from pptp.machine import earliest
+from pptp.value import value
 
 _KEY_SIZE = 32
 
@@ -43,7 +44,7 @@ class EchoTally(StrEnum):
     DROPPED_RATE = "echo_dropped_rate"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answer:
     """Send this GRE packet from ``source``, an address of ours, to ``destination``."""
 
@@ -52,7 +53,7 @@ class Answer:
     packet: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Told:
     """Send this text to a client."""
 
@@ -60,7 +61,7 @@ class Told:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Dismissed:
     """Close the connection of this client."""
 

@@ -8,22 +8,23 @@ placed at the server's PPTP port. A text that is not exactly one of these is a :
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from ipaddress import AddressValueError, IPv4Address
 
 from grepunch.nat.packets import COOKIE_SIZE
 from pptp.errors import WireCause, WireError
+from pptp.value import value
 
 SUBPROTOCOL = "grepunch-pptp.probe.1"
 LARGEST_TEXT = 256  # ours, because the longest takes about 150
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class More:
     """Another cookie, please."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Cookie:
     """For the next minute. ``address`` and ``port`` are those the WebSocket connection came from."""
 
@@ -32,7 +33,7 @@ class Cookie:
     port: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Seen:
     """A packet with the client's cookie came from ``source``; answered where that is the cookie's address."""
 
@@ -44,7 +45,7 @@ class Seen:
     answered: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CallSeen:
     """The Outgoing-Call-Request as it arrived, and the Call ID that the server gave."""
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import hmac
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from ipaddress import IPv4Address
 
 from pptp.errors import WireCause, WireError
 from pptp.mtu import GRE_V0_HEADER, GRE_V1_HEADER, IPV4_HEADER
+from pptp.value import value
 from pptp.wire import gre
 from pptp.wire.vendor import CLEAR_OVERHEAD, ClearKind, ClearPacket, build_clear, parse_clear
 
@@ -34,7 +35,7 @@ OVERHEAD = {
 """Octets of the smallest outer packet, by GRE version."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EchoPacket:
     """One packet. ``call_id`` is that in the GRE header (0 in version 0), ``answer_call_id`` the one wanted back;
     ``delay`` is how many seconds the server is to wait; ``padding`` in octets."""

@@ -11,6 +11,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address
 
 from grepunch.ports import Form
+from pptp.value import value
 
 # ours: of five packets two must come back, because some NATs pass the first alone
 PACKETS = 5
@@ -53,7 +54,7 @@ class Tally:
         return None if self.sources - {address} else False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ProbeReport:
     """The fields of the JSON object. Timers in seconds, as "longer than the first and shorter than the second"."""
 

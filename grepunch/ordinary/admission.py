@@ -14,6 +14,7 @@ from ipaddress import IPv4Address
 from typing import Generic, TypeVar
 
 from grepunch.config.legacy import SessionPolicy
+from pptp.value import value
 
 # ours
 MOST_STARTING = 64  # connections beyond the sessions there may be: those that have not authenticated yet
@@ -26,7 +27,7 @@ CONNECT_BURST = 200.0  # and at once: a site whose line has come back
 SessionT = TypeVar("SessionT")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Limits:
     """What a profile allows."""
 
@@ -35,14 +36,14 @@ class Limits:
     policy: SessionPolicy
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Admitted(Generic[SessionT]):
     """A session may be; ``replaces`` are those that have to end for it."""
 
     replaces: tuple[SessionT, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Refusal:
     """It may not; the sentence says why."""
 

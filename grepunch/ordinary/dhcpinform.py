@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+
+from pptp.value import value
 
 # RFC 791, RFC 768, RFC 951, RFC 2131
 _IP = struct.Struct("!BBHHHBBH4s4s")
@@ -32,7 +33,7 @@ OPTION_ROUTES, OPTION_ROUTES_MICROSOFT = 121, 249
 _LONGEST_OPTION = 255
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Inform:
     """What one client asks."""
 
@@ -43,7 +44,7 @@ class Inform:
     flags: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answers:
     """What this server tells. ``server`` is its address inside the tunnel, and the router of the routes."""
 

@@ -20,7 +20,7 @@ import os
 import stat
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import MappingProxyType
@@ -31,6 +31,7 @@ from grepunch.text import nearest, printable
 from pptp.crypto.legacy import nt_password_hash
 from pptp.errors import UsageError
 from pptp.ppp.credentials import Credential
+from pptp.value import value
 
 # ours
 LARGEST_FILE = 4 << 20  # octets; some ten thousand users
@@ -45,7 +46,7 @@ class UsersInvalid(Exception):
     """A users file that cannot be used; one sentence a line, without anything secret."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class User:
     """One user. ``address`` is reserved for this user."""
 

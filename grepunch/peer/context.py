@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from ipaddress import IPv4Address, IPv4Interface
 
 from grepunch.peer.direct import DirectPunch
@@ -19,13 +19,14 @@ from grepunch.secure.derive import probe_key
 from grepunch.signalling.arq import Arq
 from grepunch.traversal import MeetingClock, Traversal
 from pptp.session import Session
+from pptp.value import value
 
 # ours, because both ways lead through the rendezvous
 STREAM_ROUND_TRIPS = 2
 UNKNOWN_ROUND_TRIP = 0.1
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PeerContext:
     """Handed in by the endpoint, which ``clock``, ``interfaces``, ``slot_taken`` and ``remembered`` (what worked last
     time) ask; ``new_session`` makes a fresh PPTP session.

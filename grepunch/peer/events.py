@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from ipaddress import IPv4Address
 
@@ -12,6 +12,7 @@ from grepunch.ports import Form, GreSend, RelayPolicy
 from grepunch.punch.report import FormSummary
 from pptp.errors import Terminated
 from pptp.ppp.control_protocol import NetworkDown, NetworkUp
+from pptp.value import value
 
 
 class PeerState(StrEnum):
@@ -26,7 +27,7 @@ class PeerState(StrEnum):
     CLOSED = "closed"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PeerConfig:
     """What the profile says about one peer. ``last_known_address`` lets it work without a rendezvous."""
 
@@ -41,21 +42,21 @@ class PeerConfig:
     relay: RelayPolicy = RelayPolicy.NEVER
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MailboxSend:
     """Send this through the rendezvous to the peer."""
 
     blob: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RelaySend:
     """Have this frame relayed by the rendezvous."""
 
     frame: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StateChanged:
     """A new state, with what was seen in words."""
 
@@ -63,7 +64,7 @@ class StateChanged:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PathUp:
     """The first sealed frame of the peer came over this path, ``seconds`` after both were present.
 
@@ -78,7 +79,7 @@ class PathUp:
     mirrored: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CarrierChanged:
     """Data takes another way now: GRE to an address, or the relay (both None)."""
 
@@ -86,7 +87,7 @@ class CarrierChanged:
     form: Form | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PunchFailed:
     """A window went by in vain: both sides' counts (``theirs`` empty where unknown).
 
@@ -103,7 +104,7 @@ class PunchFailed:
     slot_taken: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HandshakeFailed:
     """The key exchange gave up; ``reason`` is its sentence. ``authentication``: the peer answered, but wrongly."""
 
@@ -111,12 +112,12 @@ class HandshakeFailed:
     authentication: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MailboxDoubted:
     """Nothing comes over the path where something was due: is the connection to the rendezvous still any good?"""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionEnded:
     """The session is over; the machine looks for the next one, unless it was closed."""
 

@@ -25,6 +25,7 @@ from grepunch.punch.path import (
 from grepunch.punch.pathmtu import MtuProbeDue, OuterMtu
 from pptp.machine import earliest
 from pptp.mtu import OVERHEAD_SEALED_V0, OVERHEAD_SEALED_V1, inner_mtu
+from pptp.value import value
 from pptp.wire.sealed import EMPTY_PROTOCOL
 from pptp.wire.vendor import VENDOR_HEADER_SIZE, VENDOR_NETWORK_PROTOCOL, SealedKind, build_vendor_network
 
@@ -50,7 +51,7 @@ OVERHEAD = {Form.V1: OVERHEAD_SEALED_V1, Form.V0: OVERHEAD_SEALED_V0}
 Place = tuple[IPv4Address, Form]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SealedOut:
     """Seal this and send it to ``place``."""
 
@@ -59,14 +60,14 @@ class SealedOut:
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FirstFrame:
     """The first sealed frame of the peer has come through this hole."""
 
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Silent:
     """Nothing has been heard for so many seconds where something was due; ``dead`` when the path is given up."""
 
@@ -74,24 +75,24 @@ class Silent:
     dead: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HeardAgain:
     """After ``Silent``: it was only a pause."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Unanswered:
     """Before ``Silent``: the peer was asked for an answer, and it is late."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class InnerMtu:
     """The largest inner packet that the path carries, in octets."""
 
     octets: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Moved:
     """The peer answered from another place, which is the hole's now."""
 

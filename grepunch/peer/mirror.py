@@ -14,7 +14,6 @@ with it; a round that needs a new one replaces it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address
 
@@ -22,6 +21,7 @@ from pptp.errors import Terminated
 from pptp.machine import earliest
 from pptp.mirrored import MirroredCall, MirroredCallUp
 from pptp.timers import Timers
+from pptp.value import value
 
 # ours, because where probes pass at all they have by then, and a NAT that saw no call has nothing to forget
 MIRROR_AFTER = 1.0
@@ -34,43 +34,43 @@ REDIAL_AFTER = 0.5
 DIAL_PACKETS = 6
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MirrorDial:
     """Get a connection with this address, over port 1723 of both or of either, in place of any earlier one."""
 
     address: IPv4Address
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MirrorData:
     """Send this on the connection, as a segment of its own."""
 
     message: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MirrorKeep:
     """The connection serves its purpose: keep it, and try for no better one."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MirrorHangUp:
     """Close the connection, or give up connecting."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MirrorConnected:
     """A connection is there; a better one takes the place of the one before."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MirrorReceived:
     """Octets of its stream."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MirrorClosed:
     """It is gone, or did not come to be."""
 

@@ -20,10 +20,11 @@ from grepunch.traversal import PathProven, RoundFailed, RoundStarts, Traversal, 
 from pptp.errors import Drop, PeerViolation, Terminated, TerminationCause, WireError
 from pptp.machine import earliest
 from pptp.session import ControlOut, Session, SessionEvent
+from pptp.value import value
 from pptp.wire.ppp import PppFrame
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SegmentOut:
     """A segment of the control stream, to be sealed and sent on the best carrier."""
 

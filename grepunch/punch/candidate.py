@@ -9,9 +9,10 @@ loopback, multicast or a private network that is not our own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+
+from pptp.value import value
 
 # RFC 1918 section 3, RFC 6598 section 7, RFC 3927 section 2.1, RFC 1122 section 3.2.1.3
 _INSIDE = tuple(
@@ -35,7 +36,7 @@ class CandidateKind(StrEnum):
     KNOWN = "known"  # the last known address that the user wrote into the profile
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Candidate:
     """One address and where it comes from."""
 
@@ -54,7 +55,7 @@ class Refusal(StrEnum):
     TOO_MANY = "too_many"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Selection:
     """What to aim at, in order, and what was refused and why.
 

@@ -15,13 +15,13 @@ Frames sent because of an event are not reported through :meth:`PathManager.sent
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address
 
 from grepunch.ports import Form, PathNews, PathNewsKind
 from grepunch.punch.pathmtu import CONFIRM_ABOVE, MtuProbeDue, OuterMtu, PathMtu
 from pptp.machine import earliest
+from pptp.value import value
 
 # ours, because the shortest common timer of an unreplied flow is far above 4 s, and a known shorter one is served
 # by a third of it, so that two may be lost
@@ -53,31 +53,31 @@ def keepalive_interval(known_timer: float | None) -> float:
     return min(KEEPALIVE, max(SHORTEST_KEEPALIVE, known_timer / 3))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class KeepaliveDue:
     """Event: send an empty sealed frame."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CheckDue:
     """Event: send a sealed frame that the peer answers. ``number`` counts those of one silence, from 1."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Suspect:
     """Event, once per silence: nothing heard for ``silent_for`` seconds where something was to be expected."""
 
     silent_for: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Recovered:
     """Event: heard again after :class:`Suspect` or :class:`PathDead`."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PathDead:
     """Event: nothing heard for 15 s."""
 

@@ -11,11 +11,11 @@ The owner is :class:`~grepunch.punch.path.PathManager`; what it emits goes out a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
 from pptp.mtu import INITIAL_OUTER, LARGEST_OUTER, SMALLEST_OUTER
 from pptp.timers import Timers
+from pptp.value import value
 
 # ours, because these are the sizes of Ethernet, PPPoE and the usual tunnels
 LARGER = (LARGEST_OUTER, 1492, 1480, 1460, 1430)
@@ -30,14 +30,14 @@ CONFIRM_ABOVE = SMALLEST_OUTER  # smaller packets pass any path we run on
 RAISE_INTERVAL = 60.0  # ours, because a path that has become wider is found by nothing else
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MtuProbeDue:
     """Event: send a padded frame that makes an outer packet of ``outer`` octets and is answered."""
 
     outer: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OuterMtu:
     """Event: the largest outer packet to send is now ``value`` octets."""
 

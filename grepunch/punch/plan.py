@@ -15,6 +15,7 @@ from ipaddress import IPv4Address
 from typing import Self
 
 from grepunch.ports import Form
+from pptp.value import value
 
 # ours, because the proposal and its acknowledgement need one round trip each way through the rendezvous, and
 # 300 ms is what two event loops and one lost packet's retransmission cost
@@ -82,7 +83,7 @@ def acceptable_start(start: float, server_now: float) -> bool:
     return abs(start - server_now) <= START_LIMIT
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Schedule:
     """How one attempt spends its time.
 
@@ -185,7 +186,7 @@ class Budget:
         return bool(idle)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Proven:
     """Event: ``address`` answered in ``form`` what we sent to it in that form. ``rtt`` in seconds, if measured."""
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-from dataclasses import dataclass
 
 from pptp.errors import WireCause, WireError
+from pptp.value import value
 
 _FIELDS = struct.Struct("!8sI8sIBBH")
 MAC_SIZE = 16
@@ -30,7 +30,7 @@ _FLAG_PROVEN = 0x01
 _COUNT_LIMIT = 0xFFFF
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Probe:
     """One probe without its MAC. ``sequence`` rises by one per probe of an attempt, over all addresses and forms."""
 

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum, StrEnum
 from ipaddress import IPv4Address
 
@@ -37,6 +36,7 @@ from grepunch.punch.stream import PeerAttempts, Stream, Target
 from grepunch.punch.winners import Winner, ordered
 from pptp.errors import Drop, UsageError, WireCause, WireError
 from pptp.timers import Timers
+from pptp.value import value
 from pptp.wire.vendor import ClearKind, ClearPacket, build_clear
 
 # ours, because a first router answers within 100 ms
@@ -68,7 +68,7 @@ class OpenEvidence(StrEnum):
     UNCONFIRMED = "unconfirmed"  # lead packets have left and no router answered
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OwnSideOpen:
     """Event, once per attempt: the peer's packets should now pass our NATs; tell the peer.
 
@@ -80,7 +80,7 @@ class OwnSideOpen:
     reporter: IPv4Address | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class WindowEnded:
     """Event: the window is over; both stay silent for ``silent_for`` seconds (None: no need) and start again."""
 
@@ -88,7 +88,7 @@ class WindowEnded:
     silent_for: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Holding:
     """Event: nothing of full TTL goes to the peer until one of its probes comes."""
 

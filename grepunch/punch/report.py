@@ -7,18 +7,18 @@ A side's :class:`PunchReport` is what the puncher counted. :meth:`PunchReport.su
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address
 
 from grepunch.ports import Form
 from grepunch.punch.candidate import is_public
+from pptp.value import value
 
 # ours, because one lost packet or rate-limited router proves nothing
 ENOUGH_SENT = 3
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StreamReport:
     """What happened in one form towards one address. Counts are packets."""
 
@@ -36,7 +36,7 @@ class StreamReport:
     protocol_unreachable: IPv4Address | None = None  # who refused GRE as such
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FormSummary:
     """One side's experience with one form, over all addresses."""
 
@@ -51,7 +51,7 @@ class FormSummary:
     refused_by_peer_side: bool  # by the very address it was sent to
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PunchReport:
     """All streams of an attempt, and how long it lasted in seconds."""
 
@@ -101,7 +101,7 @@ class Fate(StrEnum):
     NOT_TRIED = "not_tried"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Finding:
     """One form in one direction: what became of it, and the evidence in words."""
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from grepunch.ports import Form
+from pptp.value import value
 
 PLACE_SIZE = 16
 
@@ -31,7 +31,7 @@ class Unreadable(ValueError):
     """These octets hold no winners of this version; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Winner:
     """The path that won: in which form, and whether the NATs on it had been shown a PPTP call (mirrored)."""
 
@@ -42,7 +42,7 @@ class Winner:
         return f"{self.form}, mirrored" if self.mirrored else str(self.form)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Winners:
     """Places and what won there, the latest last; at most ``MAX_WINNERS``."""
 

@@ -20,6 +20,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from pptp.errors import WireError
 from pptp.timers import Timers
+from pptp.value import value
 
 from .limits import CONTESTED_FOR, STILL_HERE_WITHIN, SWEEP_INTERVAL, BrokerLimits, TokenBucket
 from .messages import (
@@ -56,7 +57,7 @@ from .quota import Over, RelayQuota, charge
 _INCARNATION_LENGTH = 6
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CloseConnection:
     """The runner is to close this connection; the broker has already forgotten it."""
 

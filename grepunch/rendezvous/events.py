@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import IPv4Address
+
+from pptp.value import value
 
 from .messages import RefusalReason
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Welcomed:
     """The server greeted us. ``observed`` is the address it saw us come from.
 
@@ -24,14 +25,14 @@ class Welcomed:
     gre_echo: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DaysChanged:
     """The days whose mailboxes are to be joined; follows every :class:`Welcomed` and every change."""
 
     days: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ClockSynced:
     """The server's clock is known: the best round trip, in seconds, and the error it leaves (half of it)."""
 
@@ -39,14 +40,14 @@ class ClockSynced:
     error: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MailboxJoined:
     """We are in; :class:`PeerPresent` follows at once where the peer is, too."""
 
     mailbox: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PeerPresent:
     """The peer is in the mailbox. Another ``incarnation`` means that it joined anew; they have no order."""
 
@@ -54,14 +55,14 @@ class PeerPresent:
     incarnation: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PeerAbsent:
     """The peer left the mailbox."""
 
     mailbox: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BlobReceived:
     """A blob of the peer's, or of whoever runs the server: it is to be authenticated by the owner."""
 
@@ -69,7 +70,7 @@ class BlobReceived:
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FramesRelayed:
     """Frames that came through the server's relay together: each to be authenticated by the owner, as any other."""
 
@@ -77,21 +78,21 @@ class FramesRelayed:
     frames: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RelayUsedUp:
     """The server relays no more for this mailbox today."""
 
     mailbox: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReplacedHere:
     """Another connection took our side of the mailbox; we try again after a while."""
 
     mailbox: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class KeyInUseTwice:
     """Another live program uses our key; ``holding`` says which of the two keeps the mailbox."""
 
@@ -99,7 +100,7 @@ class KeyInUseTwice:
     holding: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Refused:
     """The server did not let us in; we try again after a while."""
 
@@ -107,12 +108,12 @@ class Refused:
     reason: RefusalReason
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Disconnected:
     """The connection is gone; whether any peer is present is not known until the next :class:`Welcomed`."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ServerFault:
     """The server breaks the protocol, in a sentence. The runner is to close the connection and try again later."""
 

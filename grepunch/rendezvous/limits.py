@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pptp.value import value
 
 # ours, because a side that is alive answers within one round trip, and a minute covers the slowest link and a retry
 STILL_HERE_WITHIN = 30.0  # seconds in which a replaced side may prove to be alive
@@ -10,7 +10,7 @@ CONTESTED_FOR = 60.0  # seconds without new evidence after which "key in use twi
 SWEEP_INTERVAL = 5.0  # seconds between two looks for what has expired
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RelayLimits:
     """What a server that relays grants, in octets; rates are per second with a burst, each way.
 
@@ -31,7 +31,7 @@ class RelayLimits:
         return cls((side, side / 4), (4 * side, side), (12.5 * side, 2 * side))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BrokerLimits:
     """Caps of one server; the defaults suit a small machine.
 

@@ -12,12 +12,12 @@ import json
 import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from ipaddress import AddressValueError, IPv4Address
 from typing import Any, NoReturn, TypeVar
 
 from pptp.errors import WireCause, WireError
+from pptp.value import value
 
 # ours: the name says which protocol and which version of it, so that a mismatch shows in the HTTP handshake
 SUBPROTOCOL = "grepunch-pptp.rendezvous.3"
@@ -74,7 +74,7 @@ CLOSE_SENTENCES: Mapping[CloseCode, str] = {
 # --- from a peer to the server
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Join:
     """Take a side of a mailbox; ``handle`` is what both ends call it from here on, on this connection."""
 
@@ -83,21 +83,21 @@ class Join:
     side: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Leave:
     """Give the side up."""
 
     handle: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StillHere:
     """The answer to :class:`Replaced`: the side that was taken for a ghost is alive."""
 
     handle: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ClockRequest:
     """Ask for the server's clock."""
 
@@ -110,7 +110,7 @@ ClientMessage = Join | Leave | StillHere | ClockRequest
 # --- from the server to a peer
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Hello:
     """The first message. ``observed`` is the IPv4 address the connection was seen from, None where it has none.
 
@@ -126,7 +126,7 @@ class Hello:
     gre_echo: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ClockReply:
     """The server's monotonic clock in microseconds, meaningful within one server instance."""
 
@@ -134,14 +134,14 @@ class ClockReply:
     microseconds: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Joined:
     """The side is ours."""
 
     handle: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class JoinRefused:
     """The side is not ours."""
 
@@ -149,7 +149,7 @@ class JoinRefused:
     reason: RefusalReason
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Present:
     """The other side is in the mailbox; every (re)join of it has another ``incarnation``."""
 
@@ -157,28 +157,28 @@ class Present:
     incarnation: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Absent:
     """The other side has left the mailbox."""
 
     handle: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Replaced:
     """Another connection took this side with the same tag; to be answered by :class:`StillHere`."""
 
     handle: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class UsedTwice:
     """Two live connections hold the same side tag: the key is in use twice."""
 
     handle: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RelaySpent:
     """What the server relays for this mailbox in a day has been used up."""
 
@@ -191,7 +191,7 @@ ServerMessage = Hello | ClockReply | Joined | JoinRefused | Present | Absent | R
 # --- fields: how each is read from JSON (ValueError where it cannot be) and written to it
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Field:
     decode: Callable[[object], Any]
     encode: Callable[[Any], int | str | None]

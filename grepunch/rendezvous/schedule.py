@@ -5,7 +5,7 @@ Pure functions of their arguments; the machine and the runner ask them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pptp.value import value
 
 from .messages import SECONDS_PER_DAY
 
@@ -20,7 +20,7 @@ LONGEST_RETRY_AT_FIRST = 1.5
 AT_FIRST = 120.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DayClock:
     """The server's calendar carried on by a monotonic clock: at ``at``, ``day`` had ``seconds_to_next_day`` left."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Self
 
 from grepunch.secure.keyring import Keys
 from pptp.datapath import SealedPair
+from pptp.value import value
 
 
 class ExchangeState(StrEnum):
@@ -29,7 +30,7 @@ class FailureReason(StrEnum):
     NOT_CONFIRMED = "no frame under the new keys"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _KeysEvent:
     """``initiator``: we asked. ``new_session``: nothing of an earlier one goes on. ``session``: (own id, peer's)."""
 
@@ -46,29 +47,29 @@ class _KeysEvent:
         return cls(keys.pair, keys.initiator, new_session, keys.session, keys.capabilities, keys.probe_secret)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class KeysReady(_KeysEvent):
     """A handshake is done: the initiator may send under the pair, the responder only receive."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class KeysLive(_KeysEvent):
     """A frame of the peer has verified under the pair: it is in use both ways."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class KeysDropped:
     """The pair of this index is gone, and the index is free."""
 
     local_index: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ConfirmWanted:
     """Send an empty sealed frame under :attr:`KeyExchange.current` now."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ExchangeFailed:
     """An attempt of ours ended without keys in use; where live keys exist they stay, and it is tried again."""
 

@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 
 from grepunch.secure.constants import (
@@ -29,6 +29,7 @@ from grepunch.secure.identity import Identity
 from grepunch.secure.noise import IK_HFS_PSK2, Encapsulate, HandshakeState
 from pptp.crypto.aead import Suite
 from pptp.errors import Drop, DropError, WireCause, WireError
+from pptp.value import value
 
 _HEADER = struct.Struct("!BBHII")  # type, version, zero, sender index, receiver index
 _PAYLOAD = struct.Struct(f"!{SESSION_ID_SIZE}sIB")  # session id, capabilities, number of suites
@@ -46,7 +47,7 @@ class MessageType(IntEnum):
     COOKIE = 3
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Header:
     """The clear header. ``sender_index`` is 0 in a cookie reply, ``receiver_index`` is 0 in message 1."""
 
@@ -55,7 +56,7 @@ class Header:
     receiver_index: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Payload:
     """What each message carries encrypted: the suites offered in order of preference, or the one chosen."""
 
@@ -64,7 +65,7 @@ class Payload:
     suites: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OpenedInitiation:
     """A message 1 that decrypted: who sent it and what it says. ``digest`` tells repetitions."""
 
@@ -75,7 +76,7 @@ class OpenedInitiation:
     state: HandshakeState = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Secrets:
     """What a finished handshake yields: traffic keys by who sends under them, and the secret for probes."""
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from grepunch.secure.constants import KEY_SIZE
 from pptp.errors import Drop, DropError, UsageError, WireCause, WireError
+from pptp.value import value
 
 
 def generate_private_key(entropy: Callable[[int], bytes]) -> bytes:
@@ -55,7 +56,7 @@ def decode_key(text: str) -> bytes:
     return key
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Identity:
     """A host's key pair. The private half never prints."""
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
 
@@ -23,6 +22,7 @@ from grepunch.secure.constants import KEM_CIPHERTEXT_SIZE, KEM_PUBLIC_KEY_SIZE, 
 from grepunch.secure.identity import Identity, public_key, shared_secret
 from pptp.crypto.aead import TAG_SIZE, AeadKey, Suite
 from pptp.errors import Drop, DropError, UsageError
+from pptp.value import value
 
 HASH_SIZE = 32
 
@@ -46,7 +46,7 @@ class Token(Enum):
     EKEM1 = "ekem1"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Pattern:
     """A handshake pattern of two messages in which the initiator knows the responder's static key beforehand."""
 

@@ -19,6 +19,7 @@ from enum import Enum
 from pptp.errors import PeerViolation, UsageError, WireCause, WireError
 from pptp.serial import difference, increment
 from pptp.timers import Timers
+from pptp.value import value
 
 # ours: a handful of messages per session, each far below one path MTU
 WINDOW = 16  # messages in flight
@@ -33,14 +34,14 @@ _TRIED_AGAIN = 2  # tries of a message that Karn's rule (RFC 6298 section 3) lea
 _HEADER = struct.Struct("!II")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Delivered:
     """The next message of the peer, in order, exactly once."""
 
     message: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ArqFailed:
     """``MAX_TRIES`` of one message, or ``MAX_QUEUED`` others behind it, went unacknowledged: broken for good."""
 

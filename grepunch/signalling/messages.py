@@ -7,13 +7,13 @@ The first octet is the kind. All integers are big-endian. A parse is strict and 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address
 from typing import Any
 
 from grepunch.ports import Form, RelayPolicy
 from pptp.errors import WireCause, WireError
+from pptp.value import value
 
 # ours: more addresses than a host with many interfaces would usefully offer
 MAX_CANDIDATES = 16
@@ -50,14 +50,14 @@ class MessageKind(IntEnum):
     SLOT_TAKEN = 8
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PptpMessage:
     """A control message of RFC 2637 section 2, byte for byte."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Candidates:
     """Where the sender can be reached in this round of punching, and how far the rendezvous is from it."""
 
@@ -69,7 +69,7 @@ class Candidates:
     gre: tuple[IPv4Address, ...] = ()  # where a GRE echo saw the sender's GRE come from, if from elsewhere
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Plan:
     """The proposal of the lower key: when both start, on the clock of one server instance (seconds)."""
 
@@ -78,7 +78,7 @@ class Plan:
     start: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PlanReply:
     """Whether the sender starts then, too."""
 
@@ -86,7 +86,7 @@ class PlanReply:
     accepted: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Open:
     """The sender's NAT is open for the peer; ``confirmed`` where a router beyond it said so."""
 
@@ -94,7 +94,7 @@ class Open:
     confirmed: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReportRow:
     """What one form has seen in a window, over all addresses; counts are packets and saturate at 65535."""
 
@@ -109,7 +109,7 @@ class ReportRow:
     refused_by_peer_side: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Report:
     """What the sender has seen in a window that proved no path: tells in which direction packets died."""
 
@@ -117,14 +117,14 @@ class Report:
     rows: tuple[ReportRow, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RelayWish:
     """What the sender's profile says of the relay; it is used where both say ``auto``. Sent once a session."""
 
     policy: RelayPolicy
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SlotTaken:
     """Another peer of the sender's has a GRE session with the address that this peer comes from: no punch can work."""
 

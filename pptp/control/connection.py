@@ -20,7 +20,6 @@ Deviation: a missing answer about a call that our own owner has to decide ends t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
 from pptp.control.calls import Calls
@@ -37,6 +36,7 @@ from pptp.control.values import (
 from pptp.errors import PeerViolation, Terminated, TerminationCause, UsageError, WireError
 from pptp.machine import earliest
 from pptp.timers import Timers
+from pptp.value import value
 from pptp.wire.control import (
     PROTOCOL_VERSION,
     CallMessage,
@@ -61,31 +61,31 @@ from pptp.wire.control import (
 _SUCCESS = (0, StartResult.OK)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Idle:
     """Not opened yet, or waiting for the peer's Start-Control-Connection-Request."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class WaitReply:
     """Our Start-Control-Connection-Request is out (wait_ctl_reply)."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Established:
     """Calls may be placed."""
 
     peer: PeerInfo
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class WaitStopReply:
     """Our Stop-Control-Connection-Request is out (wait_stop_reply); ``cause`` is why."""
 
     cause: Terminated
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Closed:
     """Over. The owner closes the transport."""
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import NewType
 
 from pptp.errors import Terminated
+from pptp.value import value
 from pptp.wire.control import WanErrorNotify
 
 # RFC 2637 sections 3.1.4, 3.2.1 and 2.4
@@ -38,7 +38,7 @@ class CallState(Enum):
     WAIT_DISCONNECT = "wait_disconnect"  # PNS: Call-Clear-Request sent
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Call:
     """One call as it stands. ``call_id`` is ours, ``peer_call_id`` the peer's; ``None`` until assigned.
 
@@ -62,7 +62,7 @@ class Call:
     deadline: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ControlConfig:
     """How this side introduces itself and how patient it is. Times in seconds.
 
@@ -86,7 +86,7 @@ class ControlConfig:
     echo_wait: float | None = ECHO_WAIT
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PeerInfo:
     """How the peer introduced itself."""
 
@@ -96,28 +96,28 @@ class PeerInfo:
     maximum_channels: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ControlEstablished:
     """The control connection is established: calls may be placed."""
 
     peer: PeerInfo
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CallRequested:
     """The peer asks for a call: accept or refuse it. ``call.role`` PAC: outgoing call, PNS: incoming call."""
 
     call: Call
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CallEstablished:
     """A call is up: both Call IDs are known and GRE may flow."""
 
     call: Call
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CallEnded:
     """A call is over and forgotten; ``call`` is its last state."""
 
@@ -125,14 +125,14 @@ class CallEnded:
     cause: Terminated
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LinkInfoReceived:
     """As PAC: the ACCMs the PNS's PPP negotiated, now in ``call``. For information: nothing here stuffs bytes."""
 
     call: Call
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class WanErrorsReceived:
     """As PNS: the PAC's error counters of the call."""
 
@@ -140,14 +140,14 @@ class WanErrorsReceived:
     errors: WanErrorNotify
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Noted:
     """Something odd that changed nothing, as a sentence for the log; each at most once a connection."""
 
     sentence: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CloseTransport:
     """The owner has to close the transport once everything in ``transmits`` is sent."""
 

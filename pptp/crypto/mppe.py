@@ -19,13 +19,13 @@ from __future__ import annotations
 import struct
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from operator import xor
 
 from pptp.crypto.legacy import Rc4, Rc4Keys
 from pptp.crypto.mppe_keys import KeyChange, Strength, initial_session_key
 from pptp.errors import Drop, DropError, UsageError
 from pptp.serial import difference
+from pptp.value import value
 
 # RFC 3078 section 3
 _HEADER = struct.Struct("!H")
@@ -67,7 +67,7 @@ def is_encrypted_by_mppe(protocol: int) -> bool:
     return 0x0021 <= protocol <= 0x00FA
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MppeMode:
     """What CCP agreed for one direction."""
 

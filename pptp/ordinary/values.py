@@ -16,6 +16,7 @@ from pptp.ppp.chap import OPTION_CHAP_MD5
 from pptp.ppp.link import Phase
 from pptp.ppp.mschapv2 import OPTION_MSCHAPV2
 from pptp.ppp.pap import OPTION_PAP
+from pptp.value import value
 
 # ours, because Windows, npppd and RouterOS are in the field with 1400 to 1460, and 1400 passes nearly everywhere
 MRU = 1400
@@ -84,7 +85,7 @@ class OrdinaryConfig:
     idle_wait: float = IDLE_WAIT
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Admission:
     """A user may come in: ``local`` is our end of the tunnel, ``remote`` the user's; the servers are for who asks."""
 
@@ -101,14 +102,14 @@ Admit = Callable[[int, str], Admission | Terminated]
 # -- what is to be sent ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StreamOut:
     """Octets for the TCP connection."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class GreOut:
     """A GRE packet, without an IP header, for the peer."""
 
@@ -121,14 +122,14 @@ OrdinaryOut = StreamOut | GreOut
 # -- what happened --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ControlUp:
     """The control connection is established."""
 
     peer: PeerInfo
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CallUp:
     """A call is established, and GRE may flow. ``call_id`` is ours: it names the call in all that follows."""
 
@@ -136,7 +137,7 @@ class CallUp:
     peer_call_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Authenticated:
     """``user`` is who the peer is (serving), or who we are to it (dialling). ``method``: mschapv2, chap or pap."""
 
@@ -145,7 +146,7 @@ class Authenticated:
     method: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EncryptionUp:
     """MPPE has keys; ``None`` leaves a direction in clear. Comes again, with new keys, after a renegotiation."""
 
@@ -154,14 +155,14 @@ class EncryptionUp:
     receive: MppeMode | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EncryptionDown:
     """MPPE is being renegotiated; no data goes out meanwhile."""
 
     call_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ipv4Up:
     """IPv4 packets of at most ``mtu`` octets may go both ways. ``dns`` and ``wins`` are what the peer gave us."""
 
@@ -173,7 +174,7 @@ class Ipv4Up:
     mtu: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ipv6Up:
     """IPv6 packets of at most ``mtu`` octets may go both ways; the interface identifiers have 8 octets."""
 
@@ -183,7 +184,7 @@ class Ipv6Up:
     mtu: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NetworkDown:
     """Packets of ``protocol`` (0x0021, 0x0057) pass no longer; they may again after a renegotiation."""
 
@@ -191,7 +192,7 @@ class NetworkDown:
     protocol: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PeerIdentified:
     """The peer described itself in LCP; ``text`` is escaped."""
 
@@ -199,7 +200,7 @@ class PeerIdentified:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CallOver:
     """A call that was up has ended: exactly one for each :class:`CallUp`."""
 
@@ -216,7 +217,7 @@ OrdinaryEvent = ControlUp | CallEvent | Noted | Terminated
 # -- status ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CallStatus:
     """One call as it stands. Times are of the clock that was handed in; packets and octets are IP's."""
 
@@ -236,7 +237,7 @@ class CallStatus:
     window: WindowStatus
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ConnectionStatus:
     """A connection as it stands; ``drops`` are GRE packets that belonged to no call."""
 

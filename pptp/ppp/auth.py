@@ -8,13 +8,14 @@ link knows none of them by name.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from pptp.ppp.negotiation import Entropy
+from pptp.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AuthSucceeded:
     """This direction is authenticated.
 
@@ -27,14 +28,14 @@ class AuthSucceeded:
     receive_key: bytes = field(default=b"", repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AuthFailed:
     """This direction failed for good; the link ends with ``detail``."""
 
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AuthRefused:
     """An attempt of the peer failed, and it may make another; if it does not, this is why it is not in."""
 

@@ -8,11 +8,11 @@ means is for :mod:`pptp.ppp.negotiation` to say.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from types import MappingProxyType
 
 from pptp.errors import UsageError
+from pptp.value import value
 
 
 class State(IntEnum):
@@ -93,7 +93,7 @@ RXR     -       -          2          3               4      5      6          7
 _RESTART_FOOTNOTE = "r"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Transition:
     """One cell of the table."""
 

@@ -20,6 +20,7 @@ from pptp.ppp.automaton import Event
 from pptp.ppp.control_protocol import LinkContext, NetworkDown, NetworkEvent, NetworkFinished, NetworkUp
 from pptp.ppp.negotiation import LayerDown, LayerFinished, LayerUp, Negotiation
 from pptp.ppp.options import Ack, Nak, Rej, Rule, Verdict
+from pptp.value import value
 from pptp.wire.cp import Code, CpPacket, build_packet, parse_packet
 from pptp.wire.ppp import Protocol
 
@@ -38,7 +39,7 @@ _STRENGTHS = {Strength.BITS_128: BIT_128, Strength.BITS_56: BIT_56, Strength.BIT
 _RESET_TIMER = 0.25  # seconds
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EncryptionUp(NetworkUp):
     """CCP is open: these are the directions' keys, new ones each time. ``None``: that direction stays clear."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol as Interface
 
 from pptp.errors import PeerViolation, UsageError, WireCause, WireError
@@ -17,6 +17,7 @@ from pptp.ppp.auth import AuthFailed, AuthRefused, AuthSucceeded
 from pptp.ppp.credentials import Users
 from pptp.ppp.exchange import AskingExchange, Patience
 from pptp.ppp.negotiation import Entropy
+from pptp.value import value
 from pptp.wire.auth import (
     NAME_MAXIMUM,
     ChapChallenge,
@@ -45,7 +46,7 @@ _WELCOME = b"Access granted"
 _REFUSAL = b"Access denied"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Granted:
     """A Response is good. ``message`` is the text of Success; the keys are as in :class:`AuthSucceeded`."""
 
@@ -55,7 +56,7 @@ class Granted:
     receive_key: bytes = field(default=b"", repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Refused:
     """A Response is not good. ``message`` is the text of Failure; with a ``challenge`` the peer may try again."""
 
@@ -261,7 +262,7 @@ class _Md5Responder:
         return printable(message)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ChapMd5Authenticator:
     """The peer may prove that it knows its password, by CHAP with MD5. ``name`` is what we call ourselves."""
 
@@ -288,7 +289,7 @@ class ChapMd5Authenticator:
         return ChapAuthenticatorExchange(_Md5Examiner(self.users, self.name, entropy), self.patience, entropy(1)[0])
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ChapMd5Authenticatee:
     """We prove that we know our password, by CHAP with MD5."""
 

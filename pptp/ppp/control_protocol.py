@@ -7,7 +7,6 @@ A link's configuration lists policies. When the link reaches the Network-Layer P
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from pptp.errors import Terminated
@@ -15,10 +14,11 @@ from pptp.ppp.auth import AuthSucceeded
 from pptp.ppp.automaton import Event
 from pptp.ppp.lcp_options import LcpOptions
 from pptp.ppp.negotiation import Entropy, LayerDown, LayerFinished, LayerUp, Negotiation, Retransmission
+from pptp.value import value
 from pptp.wire.cp import build_packet, parse_packet
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NetworkUp:
     """A network protocol can be used. Each control protocol adds what it agreed (``Ipv4Up``, ``Ipv6Up``).
 
@@ -28,14 +28,14 @@ class NetworkUp:
     protocol: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NetworkDown:
     """A network protocol that was up can be used no longer."""
 
     protocol: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NetworkFinished:
     """A network protocol will not come up by itself any more, and why."""
 
@@ -46,7 +46,7 @@ class NetworkFinished:
 NetworkEvent = NetworkUp | NetworkDown | NetworkFinished
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LinkContext:
     """What a control protocol may know when it begins.
 

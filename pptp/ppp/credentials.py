@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from pptp.crypto.legacy import NT_HASH_SIZE, nt_password_hash
 from pptp.errors import UsageError
+from pptp.value import value
 
 _HASH_OF_NOTHING = nt_password_hash("")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Credential:
     """What proves a user: always the NT hash, and the password itself where it is known.
 
@@ -47,7 +48,7 @@ Lookup = Callable[[str], Credential | None]
 """The credential of a user by name; ``None`` for a user there is not, never an exception."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Claim:
     """A peer's name and what is known of it. ``credential`` is there for unknown users too, and proves nobody."""
 
@@ -56,7 +57,7 @@ class Claim:
     credential: Credential
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Users:
     """The users of one authenticator.
 

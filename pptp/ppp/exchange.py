@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from enum import Enum, auto
 
 from pptp.ppp.auth import AuthEvent
 from pptp.timers import Timers
+from pptp.value import value
 
 # ours, as pppd: section 4.1 of RFC 1994 leaves both open
 REPEAT_TIMER = 3.0  # seconds
@@ -17,7 +17,7 @@ MAX_ASKED = 10
 FIRST_WORD_TIMER = 60.0  # seconds
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Patience:
     """How long an exchange waits: seconds between repetitions, how many times it asks, seconds for the first word."""
 

@@ -10,6 +10,7 @@ from pptp.errors import PeerViolation
 from pptp.ppp.control_protocol import LinkContext, NetworkControl, NetworkUp
 from pptp.ppp.negotiation import Negotiation
 from pptp.ppp.options import Ack, Nak, Rej, Rule, Verdict
+from pptp.value import value
 from pptp.wire.ppp import Protocol
 
 # RFC 1332 section 3.3, RFC 1877 section 1
@@ -32,7 +33,7 @@ _OCTETS = 4
 _UNKNOWN = IPv4Address(0)  # "give me one" in a request, "not told" in a result
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ipv4Up(NetworkUp):
     """IPv4 can be used between ``local`` and ``remote`` (0.0.0.0: the peer did not say).
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pptp.ppp.control_protocol import LinkContext, NetworkControl, NetworkUp
 from pptp.ppp.negotiation import Entropy, Negotiation
 from pptp.ppp.options import Ack, Nak, Rule, Verdict
+from pptp.value import value
 from pptp.wire.ppp import Protocol
 
 # RFC 5072 section 4
@@ -16,7 +17,7 @@ _OCTETS = 8
 _UNIVERSAL = 0x02  # the "u" bit of the first octet: 0 for identifiers that nobody assigned
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ipv6Up(NetworkUp):
     """IPv6 can be used; the link-local addresses are fe80::/64 with these interface identifiers of 8 octets."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
 
 from pptp.errors import Terminated, TerminationCause, UsageError
@@ -19,6 +18,7 @@ from pptp.ppp.negotiation import (
     Retransmission,
 )
 from pptp.timers import Timers
+from pptp.value import value
 from pptp.wire.cp import (
     PACKET_HEADER,
     Code,
@@ -40,7 +40,7 @@ _PROTOCOL_OCTETS = 2
 _MAGIC_OCTETS = 4
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EchoReplied:
     """An Echo-Request of ours was answered, after ``rtt`` seconds."""
 
@@ -48,14 +48,14 @@ class EchoReplied:
     rtt: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PeerIdentified:
     """The peer described itself (RFC 1570 section 2.1); ``text`` is escaped."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PeerTimeRemaining:
     """The peer announced the end of the session in ``seconds`` (RFC 1570 section 2.2); ``text`` is escaped."""
 
@@ -63,7 +63,7 @@ class PeerTimeRemaining:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ProtocolRejected:
     """The peer does not know ``protocol``."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pptp.errors import PeerViolation
 from pptp.ppp.negotiation import Entropy
 from pptp.ppp.options import Ack, Nak, Rej, Rule, Verdict
+from pptp.value import value
 from pptp.wire.ppp import DEFAULT_MRU
 
 # RFC 1661 section 6, RFC 1662 section 7.1
@@ -46,7 +47,7 @@ class LcpPolicy:
     echo_failures: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LcpOptions:
     """One direction's agreed options, as said by the side that receives: *local* binds the peer, *remote* binds us.
 

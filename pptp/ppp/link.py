@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from types import MappingProxyType
 
@@ -28,6 +27,7 @@ from pptp.ppp.lcp_options import LcpOptions
 from pptp.ppp.negotiation import Entropy, LayerDown, LayerFinished, LayerUp
 from pptp.ppp.policy import LinkConfig
 from pptp.timers import Timers
+from pptp.value import value
 from pptp.wire.cp import build_packet, parse_packet
 from pptp.wire.ppp import DEFAULT_MRU, PppFrame, Protocol
 
@@ -45,7 +45,7 @@ class Phase(StrEnum):
     TERMINATE = "terminate"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LinkOpened:
     """LCP is opened. ``local`` binds the peer, ``remote`` is what binds us. Comes again after a renegotiation."""
 
@@ -71,7 +71,7 @@ class _Timer(Enum):
     FIRST_REQUEST = auto()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Route:
     """Who takes a protocol's frames, in which phases; elsewhere they are kept for a later one, or dropped."""
 

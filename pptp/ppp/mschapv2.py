@@ -6,7 +6,7 @@ The method Windows asks for. It is broken: see :mod:`pptp.crypto.legacy`.
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from pptp.crypto.legacy import authenticator_response, challenge_hash, challenge_response, require_legacy_ciphers
 from pptp.crypto.mppe_keys import master_key, start_keys
@@ -23,6 +23,7 @@ from pptp.ppp.chap import (
 from pptp.ppp.credentials import Credential, Users, without_domain
 from pptp.ppp.exchange import Patience
 from pptp.ppp.negotiation import Entropy
+from pptp.value import value
 from pptp.wire.auth import (
     FLAG_NO_MESSAGE,
     MSCHAPV2_CHALLENGE_SIZE,
@@ -140,7 +141,7 @@ class _Responder:
         return f"{known} (E={failure.error}){said}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MsChapV2Authenticator:
     """The peer may prove itself by MS-CHAPv2. ``name`` is what we call ourselves; ``attempts`` it has in one link."""
 
@@ -170,7 +171,7 @@ class MsChapV2Authenticator:
         return ChapAuthenticatorExchange(examiner, self.patience, entropy(1)[0])
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MsChapV2Authenticatee:
     """We prove ourselves by MS-CHAPv2. ``name`` may be ``DOMAIN\\user``."""
 

@@ -8,7 +8,6 @@ stays with them, and reaches the automaton through :meth:`Negotiation.fire`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import assert_never
 
@@ -16,6 +15,7 @@ from pptp.errors import PeerViolation, Terminated, TerminationCause, WireCause, 
 from pptp.ppp.automaton import Action, Automaton, Event, State
 from pptp.ppp.options import Options, Reply, Rule
 from pptp.timers import Timers
+from pptp.value import value
 from pptp.wire.cp import PACKET_HEADER, Code, CpPacket, build_packet, printable
 from pptp.wire.ppp import DEFAULT_MRU
 
@@ -31,7 +31,7 @@ MAX_FAILURE = 5
 REPEAT_WINDOW = 10.0  # seconds
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Retransmission:
     """Timers and counters that RFC 1661 section 4.6 wants configurable. Seconds, and numbers of packets."""
 
@@ -41,17 +41,17 @@ class Retransmission:
     max_failure: int = MAX_FAILURE
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LayerUp:
     """This-Layer-Up: the options are agreed."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LayerDown:
     """This-Layer-Down: the options hold no longer; a new negotiation may follow."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LayerFinished:
     """This-Layer-Finished: there will be no further attempt of ours, and why."""
 

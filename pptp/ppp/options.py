@@ -12,22 +12,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pptp.errors import PeerViolation, WireCause, WireError
+from pptp.value import value
 from pptp.wire.cp import Code, Option, build_options, parse_options
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ack:
     """The peer's option is acceptable as it is."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Nak:
     """The option is known, its value is not acceptable; ``value`` would be."""
 
     value: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Rej:
     """The option is not known here, or not to be had."""
 
@@ -73,7 +74,7 @@ class Rule(ABC):
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reply:
     """Our answer to a Configure-Request, and what the peer gets if the answer is an Ack."""
 

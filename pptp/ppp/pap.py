@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from pptp.crypto.legacy import nt_password_hash
 from pptp.errors import PeerViolation, UsageError
@@ -11,6 +11,7 @@ from pptp.ppp.auth import AuthFailed, AuthSucceeded
 from pptp.ppp.credentials import Users
 from pptp.ppp.exchange import AskingExchange, Patience
 from pptp.ppp.negotiation import Entropy
+from pptp.value import value
 from pptp.wire.auth import PapCode, PapReply, PapRequest, build_pap, parse_pap
 from pptp.wire.cp import printable
 from pptp.wire.ppp import Protocol
@@ -103,7 +104,7 @@ class PapAuthenticateeExchange(AskingExchange):
         self._events.append(AuthFailed(f"PAP: no answer to {self._patience.max_asked} Authenticate-Requests"))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PapAuthenticator:
     """The peer may tell us its password."""
 
@@ -125,7 +126,7 @@ class PapAuthenticator:
         return PapAuthenticatorExchange(self.users, self.patience)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PapAuthenticatee:
     """We tell the peer our password, whoever it is."""
 

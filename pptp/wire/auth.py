@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 
 from pptp.errors import UsageError, WireCause, WireError
+from pptp.value import value
 from pptp.wire.cp import CpPacket, build_packet, parse_packet
 
 # RFC 1994 section 4.1, RFC 1334 section 2.2.1: what a length of one octet can say
@@ -65,7 +66,7 @@ class MsError(IntEnum):
     CHANGING_PASSWORD = 709
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PapRequest:
     """Authenticate-Request: who the peer is, and its password in clear. Either may be empty on the wire."""
 
@@ -74,7 +75,7 @@ class PapRequest:
     password: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PapReply:
     """Authenticate-Ack or Authenticate-Nak."""
 
@@ -83,7 +84,7 @@ class PapReply:
     message: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ChapChallenge:
     """Challenge: 1 to 255 octets to be answered, and the authenticator's name."""
 
@@ -92,7 +93,7 @@ class ChapChallenge:
     name: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ChapResponse:
     """Response: 1 to 255 octets, and the peer's name."""
 
@@ -101,7 +102,7 @@ class ChapResponse:
     name: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ChapResult:
     """Success or Failure, under the identifier of the Response it answers."""
 
@@ -110,7 +111,7 @@ class ChapResult:
     message: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ChapChangePassword:
     """Change-Password (RFC 2759 section 7), unread: it is never granted here."""
 
@@ -121,7 +122,7 @@ PapPacket = PapRequest | PapReply
 ChapPacket = ChapChallenge | ChapResponse | ChapResult | ChapChangePassword
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MsResponse:
     """What MS-CHAPv2 puts into the value of a Response (RFC 2759 section 4)."""
 
@@ -130,7 +131,7 @@ class MsResponse:
     flags: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MsSuccess:
     """The text of an MS-CHAPv2 Success: 20 octets of proof, and a message or ``None``."""
 
@@ -138,7 +139,7 @@ class MsSuccess:
     message: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MsFailure:
     """The text of an MS-CHAPv2 Failure; ``error`` may be any number, ``challenge`` is for another try."""
 

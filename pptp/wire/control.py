@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from enum import IntEnum
 from typing import Any
 
 from pptp.errors import UsageError, WireCause, WireError
+from pptp.value import value
 
 # RFC 2637 section 1.4 and section 2
 MAGIC_COOKIE = 0x1A2B3C4D
@@ -116,7 +117,7 @@ class GeneralError(IntEnum):
     PAC_ERROR = 6
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StartControlConnectionRequest:
     """Section 2.1. ``maximum_channels`` is 0 from a PNS."""
 
@@ -129,7 +130,7 @@ class StartControlConnectionRequest:
     vendor_name: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StartControlConnectionReply:
     """Section 2.2."""
 
@@ -144,14 +145,14 @@ class StartControlConnectionReply:
     vendor_name: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StopControlConnectionRequest:
     """Section 2.3."""
 
     reason: int = StopReason.NONE
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StopControlConnectionReply:
     """Section 2.4."""
 
@@ -159,14 +160,14 @@ class StopControlConnectionReply:
     error_code: int = GeneralError.NONE
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EchoRequest:
     """Section 2.5."""
 
     identifier: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EchoReply:
     """Section 2.6."""
 
@@ -175,7 +176,7 @@ class EchoReply:
     error_code: int = GeneralError.NONE
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OutgoingCallRequest:
     """Section 2.7, PNS to PAC; ``call_id`` is the PNS's. Speeds in bit/s, ``processing_delay`` in 1/10 s."""
 
@@ -191,7 +192,7 @@ class OutgoingCallRequest:
     subaddress: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OutgoingCallReply:
     """Section 2.8, PAC to PNS; ``call_id`` is the PAC's, ``peer_call_id`` the PNS's."""
 
@@ -206,7 +207,7 @@ class OutgoingCallReply:
     physical_channel_id: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class IncomingCallRequest:
     """Section 2.9, PAC to PNS; ``call_id`` is the PAC's."""
 
@@ -219,7 +220,7 @@ class IncomingCallRequest:
     subaddress: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class IncomingCallReply:
     """Section 2.10, PNS to PAC; ``call_id`` is the PNS's, ``peer_call_id`` the PAC's."""
 
@@ -231,7 +232,7 @@ class IncomingCallReply:
     processing_delay: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class IncomingCallConnected:
     """Section 2.11, PAC to PNS; ``peer_call_id`` is the PNS's."""
 
@@ -242,14 +243,14 @@ class IncomingCallConnected:
     framing_type: int = 3
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CallClearRequest:
     """Section 2.12, PNS to PAC; ``call_id`` is the PNS's."""
 
     call_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CallDisconnectNotify:
     """Section 2.13, PAC to PNS; ``call_id`` is the PAC's (several implementations send the PNS's)."""
 
@@ -260,7 +261,7 @@ class CallDisconnectNotify:
     statistics: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class WanErrorNotify:
     """Section 2.14, PAC to PNS; ``peer_call_id`` is the PNS's. Counters since the start of the call."""
 
@@ -273,7 +274,7 @@ class WanErrorNotify:
     alignment_errors: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SetLinkInfo:
     """Section 2.15, PNS to PAC; ``peer_call_id`` is the PAC's."""
 
@@ -304,7 +305,7 @@ CallMessage = (
 ControlMessage = ConnectionMessage | CallMessage
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Layout:
     """How a message lies on the wire: integers, then one length word for each counted text, then the texts."""
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import IntEnum
 
 from pptp.errors import UsageError, WireCause, WireError
+from pptp.value import value
 
 # RFC 1661 section 5
 _HEADER = struct.Struct("!BBH")  # code, identifier, length
@@ -52,7 +52,7 @@ class Code(IntEnum):
     RESET_ACK = 15
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CpPacket:
     """One control packet. ``code`` may be any octet: the unknown ones are answered with Code-Reject."""
 
@@ -61,7 +61,7 @@ class CpPacket:
     data: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Option:
     """One configuration option without its length octet."""
 
@@ -69,7 +69,7 @@ class Option:
     value: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MagicBody:
     """Body of Echo-Request, Echo-Reply, Discard-Request and Identification."""
 
@@ -77,7 +77,7 @@ class MagicBody:
     data: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TimeRemainingBody:
     """Body of Time-Remaining (RFC 1570 section 2.2)."""
 
@@ -86,7 +86,7 @@ class TimeRemainingBody:
     message: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class VendorSpecificBody:
     """Body of Vendor-Specific (RFC 2153 section 2.1)."""
 
@@ -96,7 +96,7 @@ class VendorSpecificBody:
     value: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ProtocolRejectBody:
     """Body of Protocol-Reject: the protocol refused, and the beginning of what it carried."""
 

@@ -18,9 +18,9 @@ sender add a checksum; nobody who puts 0x880B behind version 0 does, so here eve
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 from pptp.errors import UsageError, WireCause, WireError
+from pptp.value import value
 
 # RFC 2637 section 4.1
 PROTOCOL_PPP = 0x880B
@@ -45,7 +45,7 @@ Located = tuple[int, int, int | None, int | None, int, int]
 """Version, Call ID, sequence and acknowledgement number, start and end of the payload: see :class:`GrePacket`."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class GrePacket:
     """A GRE packet that carries PPP. In version 0 ``call_id`` is 0 and the numbers are ``None``.
 

@@ -6,10 +6,10 @@ address and control field (``FF 03``), a protocol field of one or two octets, an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 
 from pptp.errors import UsageError, WireCause, WireError
+from pptp.value import value
 
 # RFC 1662 section 3.1
 ADDRESS_ALL_STATIONS = 0xFF
@@ -40,7 +40,7 @@ class Protocol(IntEnum):
     CHAP = 0xC223
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PppFrame:
     """One PPP frame: its protocol number, and the information field as it is on the wire."""
 

@@ -11,10 +11,10 @@ Both name the vendor by our OUI, which has the locally-administered bit set beca
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
 
 from pptp.errors import WireCause, WireError
+from pptp.value import value
 
 # RFC 2153 section 2
 LCP_PROTOCOL = 0xC021
@@ -42,7 +42,7 @@ class ClearKind(IntEnum):
     ECHO = 3  # of a probe, to and from a GRE echo server
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ClearPacket:
     """One Vendor-Specific packet of ours."""
 

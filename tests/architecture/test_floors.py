@@ -19,6 +19,7 @@ FLOORS = {
     "pptp.machine": 0,
     "pptp.errors": 0,
     "pptp.mtu": 0,
+    "pptp.value": 0,
     "pptp.session": 1,
     "pptp.datapath": 1,
     "pptp.mirrored": 1,

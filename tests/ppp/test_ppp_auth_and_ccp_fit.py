@@ -19,6 +19,7 @@ from pptp.ppp.link import Link, LinkEvent, LinkOpened, Phase
 from pptp.ppp.negotiation import Entropy, LayerDown, LayerFinished, LayerUp, Negotiation
 from pptp.ppp.options import Ack, Nak, Rule, Verdict
 from pptp.ppp.policy import LinkConfig
+from pptp.value import value
 from pptp.wire.cp import Code, CpPacket, build_packet, parse_packet
 from pptp.wire.ppp import PppFrame, Protocol
 
@@ -188,7 +189,7 @@ class ToyPap:
         return ToyPapClient(self.secret)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EncryptionUp(NetworkUp):
     """What the toy CCP reports."""
 
