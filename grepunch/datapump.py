@@ -16,6 +16,7 @@ from typing import Protocol
 
 from grepunch.io.engine.checksum import completed
 from grepunch.io.engine.checksum import find as find_checksum
+from grepunch.neighbours import DISCOVERY_HOP_LIMIT, discovers_neighbours
 from grepunch.peer import OVERHEAD, Carrier, PeerMachine
 from grepunch.ports import RELAY, Form, GreFrame
 from grepunch.routing import AddressTable
@@ -29,13 +30,6 @@ BATCH = 64
 
 _IPV4 = int(PppProtocol.IPV4)
 _IPV6 = int(PppProtocol.IPV6)
-
-# RFC 4861 sections 4 and 6.1: what kernels take for neighbour discovery. It may stand behind other headers (RFC 8200
-# section 4), which nothing else with this hop limit does.
-DISCOVERY_HOP_LIMIT = 255
-_DISCOVERY_TYPES = range(133, 138)
-_ICMPV6 = 58
-_EXTENSION_HEADERS = frozenset({0, 43, 44, 51, 60, 135, 139, 140})
 
 
 class GrePort(Protocol):
@@ -260,14 +254,3 @@ def refusal(
     if protocol == _IPV6 and data[7] == DISCOVERY_HOP_LIMIT and discovers_neighbours(data):
         return Drop.NOT_ALLOWED
     return None if addresses.may_send(traffic.name, source) else Drop.NOT_ALLOWED
-
-
-def discovers_neighbours(packet: bytes | memoryview) -> bool:
-    """Whether our kernel may take it for neighbour discovery, of which a tunnel has no need.
-
-    A router that a peer announces would get this host's whole IPv6 traffic: one packet makes a default route.
-    """
-    header = packet[6]
-    return header in _EXTENSION_HEADERS or (
-        header == _ICMPV6 and any(kind in _DISCOVERY_TYPES for kind in packet[40:41])
-    )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Collection
-from contextlib import suppress
 
+from grepunch.command import run_command
 from grepunch.io import clock
 from grepunch.options import EndpointOptions
 from grepunch.outcome import Attempt, explain
@@ -17,11 +16,6 @@ from grepunch.verdict import Verdict, VerdictKind
 # ours: a verdict may come this much late; while the tunnel is up nothing is waited for but its loss
 TICK = 0.1
 TICK_WHILE_UP = 1.0
-# ours: what a command gets between SIGTERM and SIGKILL when the endpoint ends
-COMMAND_GRACE = 2.0
-
-# what a shell says of a command that it does not find, or cannot run
-NOT_FOUND, NOT_EXECUTABLE = 127, 126
 
 # a wrong key stays wrong: another minute would not help
 _FINAL = (VerdictKind.AUTH_FAILED, VerdictKind.NOT_AGREED)
@@ -113,29 +107,3 @@ async def _pause(seconds: float, command: asyncio.Task[int] | None) -> None:
         await asyncio.sleep(seconds)
     else:
         await asyncio.wait((command,), timeout=seconds)
-
-
-async def run_command(command: tuple[str, ...], hidden: Collection[str]) -> int:
-    """Run the user's command to its end, without the ``hidden`` environment variables; its exit status as a shell's.
-
-    Cancelled, it ends the command: SIGTERM, and SIGKILL where that is not heard.
-    """
-    environment = {name: value for name, value in os.environ.items() if name not in hidden}
-    try:
-        process = await asyncio.create_subprocess_exec(*command, env=environment)
-    except FileNotFoundError:
-        return NOT_FOUND
-    except OSError:
-        return NOT_EXECUTABLE
-    try:
-        status = await process.wait()
-    except asyncio.CancelledError:
-        with suppress(ProcessLookupError):  # it has just ended
-            process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), COMMAND_GRACE)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-        raise
-    return status if status >= 0 else 128 - status

@@ -19,11 +19,9 @@ from grepunch.io.errors import AddressClash, BadName, DeviceGone, HostError, Nam
 from grepunch.io.hostnet import forwards_ipv4
 from grepunch.io.netconf import InterfacePlan, Netconf, host_interfaces, remove_leftovers, render
 from grepunch.io.tun import OffloadTun, Tun, open_tun
-from grepunch.peer import OVERHEAD
-from grepunch.ports import Form
 from grepunch.progress import Level, Notice
 from grepunch.verdict import Failure, Verdict, VerdictKind
-from pptp.mtu import INITIAL_OUTER, IPV6_MINIMUM, inner_mtu
+from pptp.mtu import INITIAL_OUTER, IPV6_MINIMUM, OVERHEAD_SEALED_V1, inner_mtu
 
 _KINDS = {
     NoPrivilege: VerdictKind.NO_PRIVILEGE,
@@ -35,7 +33,7 @@ _KINDS = {
 
 _KEPT_TO_ITSELF = "IPv4 forwarding is off: this host reaches {}, its neighbours do not (sysctl net.ipv4.ip_forward=1)"
 
-START_MTU = inner_mtu(INITIAL_OUTER, OVERHEAD[Form.V1])
+START_MTU = inner_mtu(INITIAL_OUTER, OVERHEAD_SEALED_V1)
 
 
 def verdict_of(error: HostError) -> Verdict:

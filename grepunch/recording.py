@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Interface
+from typing import TYPE_CHECKING
 
-from grepunch.datapump import PeerTraffic
 from grepunch.interface import host_verdicts
 from grepunch.io.capture import PcapFile, PlainCapture, WireCapture
 from grepunch.options import Capture
+
+if TYPE_CHECKING:
+    from grepunch.datapump import PeerTraffic  # and every part of a peer, where there may be none
 
 # what stands for an address the profile does not name (RFC 5737 section 3)
 _PLACEHOLDERS = (IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2"))

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Protocol
 
-from grepunch.datapump import BATCH, DISCOVERY_HOP_LIMIT, discovers_neighbours
 from grepunch.io.callgre import CallGre, call_key
+from grepunch.neighbours import DISCOVERY_HOP_LIMIT, discovers_neighbours
 from grepunch.ordinary.mss import clamp_mss
 from grepunch.ordinary.toobig import fragments, too_big
 from pptp.errors import Drop
@@ -29,6 +29,8 @@ _UDP = 17
 
 # RFC 2637 section 2.7 has 16 bits; 0 is what some peers take for "none", and what punched paths use
 _CALL_IDS = range(1, 0x10000)
+# ours, because a longer drain lets the other direction and the timers wait
+BATCH = 64
 # ours: a sender that does not listen is told again, but not for every packet; seconds
 _COMPLAINT_INTERVAL = 0.1
 # ours: beyond so many calls, finding a free Call ID at random takes too long

@@ -10,8 +10,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 
+from grepunch.command import run_command
 from grepunch.config import Profile, secret_variables
-from grepunch.dialing import run_command
 from grepunch.interface import host_verdicts
 from grepunch.io.callgre import CallGre
 from grepunch.io.clock import entropy, now

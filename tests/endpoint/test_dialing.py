@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from grepunch import dialing
+from grepunch.command import run_command
 from grepunch.config import Identity, Interface, Peer, Profile, SecretVariable, secret_variables
 from grepunch.config.profile import Auth
-from grepunch.dialing import Dialing, run_command
+from grepunch.dialing import Dialing
 from grepunch.options import Action, EndpointOptions, Role
 from grepunch.outcome import Attempt
 from grepunch.progress import Event, Notice
