@@ -158,7 +158,7 @@ class Netconf:
         if self._plan is not None and (plan.name, plan.profile) != (self._plan.name, self._plan.profile):
             raise ValueError(f"a plan for {plan.name}, after one for {self._plan.name}")
         try:
-            with Rtnetlink() as netlink:
+            with _netlink() as netlink:
                 self._apply(netlink, plan)
         except BaseException:
             if first:
@@ -181,7 +181,7 @@ class Netconf:
         if plan is None or not done:
             return
         errors: list[HostError] = []
-        with Rtnetlink() as netlink:
+        with _netlink() as netlink:
             for step in reversed(done):
                 try:
                     _undo(netlink, plan.name, step)
@@ -215,7 +215,7 @@ def remove_leftovers(profile: str) -> list[str]:
     Only for a caller that holds the profile's lock: it cannot tell a leftover from what is in use.
     """
     removed = []
-    with Rtnetlink() as netlink:
+    with _netlink() as netlink:
         for link in netlink.links():
             if link.alias == ALIAS_PREFIX + profile:
                 with _refusals(f"remove the interface {link.name}"):
@@ -228,7 +228,7 @@ def remove_leftovers(profile: str) -> list[str]:
 
 def host_interfaces(own: str) -> list[IPv4Interface]:
     """This host's IPv4 addresses with their networks, without loopback, the interface ``own`` and others of ours."""
-    with Rtnetlink() as netlink:
+    with _netlink() as netlink:
         tunnels = {link.name for link in netlink.links() if link.alias.startswith(ALIAS_PREFIX)}
         others = list(_addresses_of_others(netlink, own))
     return [
@@ -239,12 +239,19 @@ def host_interfaces(own: str) -> list[IPv4Interface]:
 
 
 @contextmanager
+def _netlink() -> Iterator[Rtnetlink]:
+    """A socket to ask and to change things by; what fails about it, or in asking, is a refusal of this host as well."""
+    with _refusals("tell of its interfaces by netlink"), Rtnetlink() as netlink:
+        yield netlink
+
+
+@contextmanager
 def _refusals(what: str) -> Iterator[None]:
     """The kernel's refusal inside the block leaves it as one of our errors; ``what`` completes "could not …"."""
     try:
         yield
     except OSError as error:
-        said = f"The kernel would not {what}: {error.strerror}."
+        said = f"The kernel would not {what}: {error.strerror or error}."
         match error.errno:
             case errno.EPERM | errno.EACCES:
                 raise NoPrivilege(said, "CAP_NET_ADMIN is missing, or IPv6 is disabled on the interface.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 
 import pytest
@@ -9,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grepunch.io import nftguard
-from grepunch.io.errors import AddressClash, BadName
-from grepunch.io.netconf import InterfacePlan, Netconf, render
+from grepunch.io.errors import AddressClash, BadName, NoPrivilege, Refused
+from grepunch.io.netconf import InterfacePlan, Netconf, host_interfaces, render
 from grepunch.io.tun import check_name
 
 
@@ -94,3 +95,24 @@ def test_without_the_program_the_guard_is_left_out_and_says_so(monkeypatch: pyte
     assert left_out is not None
     assert "nftables" in left_out.advice
     assert nftguard.remove("bob") is False
+
+
+@pytest.mark.parametrize(
+    ("refused", "kind", "said"),
+    [
+        (OSError(errno.EAFNOSUPPORT, "Address family not supported"), Refused, "Address family not supported"),
+        (OSError(errno.EPERM, "Operation not permitted"), NoPrivilege, "CAP_NET_ADMIN"),
+        (TimeoutError("timed out"), Refused, "timed out"),
+    ],
+)
+def test_a_host_without_netlink_says_so(
+    monkeypatch: pytest.MonkeyPatch, refused: OSError, kind: type[Exception], said: str
+) -> None:
+    def refuse() -> None:
+        raise refused
+
+    monkeypatch.setattr("grepunch.io.netconf.Rtnetlink", refuse)
+    with pytest.raises(kind, match=said):
+        Netconf().apply(InterfacePlan("bob", "gp-bob", (), 1335))
+    with pytest.raises(kind, match="tell of its interfaces"):
+        host_interfaces("gp-bob")
