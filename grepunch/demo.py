@@ -97,7 +97,7 @@ def run_demo(options: DemoOptions) -> Verdict:
     """Run the demo in a sandbox and return the verdict.
 
     Prints the story as it happens, and with ``options.json`` the result; the verdict on a demo that failed is left
-    for the caller to show, unless that result holds it.
+    for the caller to show, unless that result holds it. Raises ``BrokenPipeError`` once nobody reads the story.
     """
     arguments: dict[str, Any] = asdict(options)
     capture = options.capture
@@ -109,6 +109,10 @@ def run_demo(options: DemoOptions) -> Verdict:
         if unavailable.missing in (Missing.NAMESPACES, Missing.TUN):
             kind = VerdictKind.NO_PRIVILEGE
         outcome = {"schema": SCHEMA, "result": str(kind), "detail": str(unavailable)}
+    except sandbox.SandboxFailure as failed:
+        if failed.kind == BrokenPipeError.__name__:
+            raise BrokenPipeError from None
+        raise
     verdict = _verdict(outcome)
     if options.json:
         if not verdict.ok:
@@ -141,6 +145,8 @@ def show(
     try:
         with Lab(nat_a, nat_b) as lab:
             return _Demo(lab, options, _Talk(sys.stderr if json else sys.stdout)).run()
+    except BrokenPipeError:  # nobody reads the story any more
+        raise
     except Exception as error:
         error.add_note(f"the programs' logs are in {keep_logs()}")
         raise

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from grepunch.cli.common import json_option, to_capture, to_duration
+from grepunch.cli.common import json_option, nobody_reads, to_capture, to_duration
 from grepunch.options import DEFAULT_TRANSFER, Capture, DemoOptions
 from grepunch.ports import RelayPolicy
 from grepunch.progress import Color, make_reporter
@@ -74,7 +74,10 @@ def demo(
     from grepunch.demo import run_demo
 
     options = DemoOptions(nat_a, nat_b, rendezvous, transfer_bytes, skew, capture, as_json, RelayPolicy(relay))
-    verdict = run_demo(options)  # prints its results itself, the JSON object included
+    try:
+        verdict = run_demo(options)  # prints its results itself, the JSON object included
+    except BrokenPipeError:
+        nobody_reads()
     if not as_json and not verdict.ok:
         reporter = make_reporter(
             json=False, color=Color.AUTO, stdout=sys.stdout, stderr=sys.stderr, environment=os.environ

@@ -19,6 +19,7 @@ from grepunch.cli.endpoint import until_signalled
 from grepunch.cli.entry import run
 from grepunch.config import Profile, SecretFile
 from grepunch.io.errors import NoPrivilege
+from grepunch.lab.sandbox import SandboxFailure
 from grepunch.options import Action, Capture, DemoOptions, EndpointOptions, Role
 from grepunch.progress import Reporter, StateChanged
 from grepunch.status import Stage
@@ -192,6 +193,20 @@ def test_probe_says_what_the_host_refuses(
     out, err = capsys.readouterr()
     assert "Raw sockets are not allowed." in (out if json else err)
     assert "Start it as root." in (out if json else err)
+
+
+def test_a_demo_that_nobody_reads_ends_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(entry: str, arguments: object) -> None:
+        raise SandboxFailure("BrokenPipeError", "Traceback ...")
+
+    monkeypatch.setattr("grepunch.lab.sandbox.run", broken)
+    redirected: list[int] = []
+    monkeypatch.setattr("os.dup2", lambda new, old: redirected.append(new))
+    assert run(["demo"]) == 0
+    assert capfd.readouterr() == ("", "")
+    assert len(redirected) == 1
 
 
 def test_demo_prints_for_itself(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
