@@ -62,7 +62,7 @@ def start(node: Node, own: IPv4Address, peer: IPv4Address, rate: float, size: in
 
 
 def finish(one: Program, other: Program, timeout: float) -> list[dict[str, Any]]:
-    """End both; per direction: ``lost`` (when each missing packet was sent), ``repeated`` (how many)."""
+    """End both; per direction: ``sent`` in ``seconds``, ``lost`` (when each missing packet was sent), ``repeated``."""
     reports: list[dict[str, Any]] = []
     for end in (one, other):
         end.process.terminate()
@@ -73,10 +73,15 @@ def finish(one: Program, other: Program, timeout: float) -> list[dict[str, Any]]
     for sender, receiver in ((0, 1), (1, 0)):
         numbers = [number for number, _ in reports[receiver]["heard"]]
         there = set(numbers)
-        lost = [at for number, at in reports[sender]["sent"] if number not in there]
-        ways.append({
-            "sent": len(reports[sender]["sent"]), "lost": lost, "repeated": len(numbers) - len(there),
-        })  # fmt: skip
+        sent = reports[sender]["sent"]
+        ways.append(
+            {
+                "sent": len(sent),
+                "seconds": sent[-1][1] - sent[0][1] if sent else 0.0,
+                "lost": [at for number, at in sent if number not in there],
+                "repeated": len(numbers) - len(there),
+            }
+        )
     return ways
 
 
