@@ -119,6 +119,7 @@ class Endpoint:
             now,
             settled=lambda name: self._flush(self._peers[name]),
             on_notice=lambda text, peer: self._reporter.report(Notice(text, Level.WARNING, peer)),
+            set_call_id=lambda address, call_id: self._gre.set_call_id(address, call_id),
         )
         self._movement = Movement(self._outer_addresses, moved=self._moved, slept=self._slept, now=now)
         self._meetings: Meetings | None = None
@@ -498,7 +499,8 @@ class Endpoint:
             case MailboxDoubted():
                 self._doubt_meetings()
             case PathUp(form=form, mirrored=mirrored):
-                self._remembered.won(self._secrets[name], Winner(form, mirrored))
+                outgoing = mirrored and any(traffic.machine.call_ids or ())
+                self._remembered.won(self._secrets[name], Winner(form, mirrored, outgoing))
             case CarrierChanged():
                 self._interface.check_outer(self._outer_addresses())
             case Ipv4Up(local=local, remote=remote):

@@ -39,6 +39,8 @@ class _Attempt:
     """What there is for one peer: the connection in use, and those that may still come to be."""
 
     machine: PeerMachine
+    address: IPv4Address
+    numbered: bool = False  # its GRE carries a Call ID
     used: tuple[_Rank, Connection] | None = None
     pending: dict[_Rank, Connection] = field(default_factory=dict)
 
@@ -47,7 +49,8 @@ class Mirrors:
     """Does what peer machines want done with their connections, and tells them what comes of it.
 
     Peers that call come in by ``entrance``. ``now`` is the endpoint's clock, ``settled`` its one exit for a peer by
-    name, ``on_notice`` hears why a connection could not even be tried.
+    name, ``on_notice`` hears why a connection could not even be tried. ``set_call_id`` gives enhanced GRE to an address
+    a Call ID.
     """
 
     def __init__(
@@ -56,11 +59,13 @@ class Mirrors:
         now: Callable[[], float],
         settled: Callable[[str], None],
         on_notice: Callable[[str, str], None],
+        set_call_id: Callable[[IPv4Address, int], None],
     ) -> None:
         self._entrance = entrance
         self._now = now
         self._settled = settled
         self._on_notice = on_notice
+        self._set_call_id = set_call_id
         self._attempts: dict[str, _Attempt] = {}
 
     def act(self, name: str, machine: PeerMachine, item: MirrorTransmit) -> None:
@@ -77,8 +82,11 @@ class Mirrors:
             case MirrorData(message=message) if attempt is not None and attempt.used is not None:
                 if not attempt.used[1].send(message):
                     self._lost(name, machine)
-            case MirrorKeep() if attempt is not None:
+            case MirrorKeep(call_id=call_id) if attempt is not None:
                 self._stop_trying(name, attempt)
+                if call_id:
+                    attempt.numbered = True
+                    self._set_call_id(attempt.address, call_id)
             case MirrorHangUp():
                 self._drop(name)
 
@@ -89,7 +97,7 @@ class Mirrors:
 
     def _dial(self, name: str, machine: PeerMachine, address: IPv4Address) -> None:
         loop = asyncio.get_running_loop()
-        attempt = self._attempts[name] = _Attempt(machine)
+        attempt = self._attempts[name] = _Attempt(machine, address)
         self._entrance.expect(name, address, lambda connection: self._called(name, connection))
         own_call = _Rank.DIALLER_CALLS if machine.config.dialing else _Rank.SERVER_CALLS
         for rank in (_Rank.SIMULTANEOUS, own_call):
@@ -102,6 +110,8 @@ class Mirrors:
         if attempt is not None:
             self._stop_trying(name, attempt)
             _stop_using(attempt)
+            if attempt.numbered:
+                self._set_call_id(attempt.address, 0)
 
     def _stop_trying(self, name: str, attempt: _Attempt) -> None:
         self._entrance.forget(name)

@@ -11,8 +11,17 @@ from pptp.value import value
 class Form(StrEnum):
     """How a PPP frame is put into GRE on a punched path (the order of preference)."""
 
-    V1 = "v1-0/0"  # enhanced GRE (RFC 2637 section 4.1), Call ID 0 in both directions
+    V1 = "v1-0/0"  # enhanced GRE (RFC 2637 section 4.1), Call ID 0 in both directions unless a call has given others
     V0 = "v0"  # plain GRE (RFC 2784) with protocol type 0x880B
+
+
+# Call IDs of enhanced GRE on a path: ours to the peer, and the peer's to us
+CallIds = tuple[int, int]
+
+
+def form_name(form: Form, call_ids: CallIds | None) -> str:
+    """A form as people are told of it, with the Call IDs on the wire where a call has given it others than 0."""
+    return f"v1-{call_ids[0]}/{call_ids[1]}" if form is Form.V1 and call_ids is not None else str(form)
 
 
 class CarrierKind(StrEnum):

@@ -69,7 +69,7 @@ class PeerUp:
 
     peer: str
     path: IPv4Address | None
-    form: Form | None
+    form: str | None
     elapsed: float
     mtu: int
     address: IPv4Address | None = None
@@ -92,7 +92,7 @@ class PathChanged:
     peer: str
     carrier: CarrierKind
     path: IPv4Address | None = None
-    form: Form | None = None
+    form: str | None = None
     reason: str | None = None
 
 
@@ -341,7 +341,7 @@ def _describe_end(down: SessionDown) -> str:
     return text + (f" (a Windows client shows error {down.windows_error})" if down.windows_error else "")
 
 
-def _describe_way(carrier: CarrierKind, path: IPv4Address | None, form: Form | None) -> str:
+def _describe_way(carrier: CarrierKind, path: IPv4Address | None, form: str | None) -> str:
     return "the relay" if carrier is CarrierKind.RELAY else f"{path} over GRE {form}"
 
 

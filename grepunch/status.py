@@ -11,7 +11,7 @@ from typing import Any
 
 from grepunch.jsonvalue import record
 from grepunch.options import Role
-from grepunch.ports import CarrierKind, Form
+from grepunch.ports import CarrierKind
 from grepunch.verdict import SCHEMA
 from pptp.value import value
 
@@ -62,7 +62,7 @@ class PeerStatus:
     """The networks that are routed to it now; None where there are none."""
     path: IPv4Address | None = None
     """Its external address, once proven."""
-    form: Form | None = None
+    form: str | None = None
     carrier: CarrierKind | None = None
     """What data takes: GRE to ``path`` in ``form``, or the relay."""
     relay_reason: str | None = None

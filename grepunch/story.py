@@ -22,7 +22,7 @@ from grepunch.peer import (
     SessionEnded,
     StateChanged,
 )
-from grepunch.ports import RELAY, CarrierKind, RelayPolicy
+from grepunch.ports import RELAY, CarrierKind, RelayPolicy, form_name
 from grepunch.progress import Event, FormCount, Level, Notice, PathChanged, PeerDown, PeerUp, PunchProgress
 from grepunch.progress import StateChanged as StageChanged
 from grepunch.punch.report import FormSummary
@@ -179,7 +179,7 @@ class Story:
             since=now - self.since,
             address=self._address.remote if self._address is not None else None,
             path=hole[0] if hole is not None else None,
-            form=hole[1] if hole is not None else None,
+            form=form_name(hole[1], machine.call_ids) if hole is not None else None,
             carrier=None if carrier is None else CarrierKind.RELAY if relayed else CarrierKind.DIRECT,
             relay_reason=self._why_relayed if relayed else None,
             mtu=self._mtu if carrier is not None else None,
@@ -229,7 +229,8 @@ class Story:
         if not self._up_told:
             return self._maybe_up(now, own_external)
         if direct:
-            return [PathChanged(self.name, CarrierKind.DIRECT, event.address, event.form)]
+            form = event.form and form_name(event.form, self._traffic.machine.call_ids)
+            return [PathChanged(self.name, CarrierKind.DIRECT, event.address, form)]
         return [PathChanged(self.name, CarrierKind.RELAY, reason=self._why_relayed)]
 
     def _maybe_up(self, now: float, own_external: IPv4Address | None) -> list[Event]:
@@ -258,7 +259,7 @@ class Story:
             PeerUp(
                 peer=self.name,
                 path=path.address,
-                form=path.form,
+                form=form_name(path.form, self._traffic.machine.call_ids),
                 elapsed=path.seconds,
                 mtu=self._mtu or 0,
                 address=address.remote,

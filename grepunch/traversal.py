@@ -34,8 +34,10 @@ from grepunch.punch.report import FormSummary, PunchReport
 from grepunch.punch.winners import Winner, usable
 from grepunch.signalling.messages import (
     MAX_GRE_SOURCES,
+    CallStep,
     Candidates,
     Open,
+    OutgoingCall,
     Plan,
     PlanReply,
     Report,
@@ -117,12 +119,15 @@ class RoundFailed:
 class RoundStarts:
     """Event: both sides punch from ``at`` on, towards ``external``, which is where the peer's NAT would see a call.
 
-    ``call_first``: such a call is what helped the last time.
+    ``call_first``: such a call is what helped the last time. ``outgoing``: FIRST where both sides would
+    begin with an outgoing call, ABLE where both can make one.
     """
 
+    number: int
     at: float
     external: IPv4Address
     call_first: bool = False
+    outgoing: CallStep | None = None
 
 
 @value
@@ -160,6 +165,8 @@ class _Round:
     settled: bool = False
     ended: PunchReport | None = None
     peer_report: tuple[FormSummary, ...] | None = None
+    outgoing_first: bool = False  # our wish
+    peer_outgoing: CallStep | None = None
     peer_open: bool = False
     peer_shut: bool = False
     held: bool = False
@@ -296,6 +303,9 @@ class Traversal:
                 self._give_up(now, slot_taken=True)
             case Open() if current is not None and message.round == current.number:
                 self._peer_opened(current, message.confirmed, now)
+            case OutgoingCall(step=CallStep.ABLE | CallStep.FIRST) if current is not None:
+                if message.round == current.number:
+                    current.peer_outgoing = message.step
             case Report() if current is not None and message.round == current.number:
                 current.peer_report = tuple(FormSummary(**asdict(row)) for row in message.rows)
                 if current.ended is not None:
@@ -376,8 +386,10 @@ class Traversal:
             local=tuple((i.ip, i.network.prefixlen) for i in interfaces if i.ip in lan),
             gre=clock.gre_sources[:MAX_GRE_SOURCES] if clock is not None else (),
         )
-        self._round = _Round(number, mine, interfaces)
-        self._messages.append(mine)
+        remembered = usable(self._remembered(), self._forms)
+        outgoing_first = remembered is not None and remembered.outgoing
+        self._round = _Round(number, mine, interfaces, outgoing_first=outgoing_first)
+        self._messages += [mine, OutgoingCall(number, CallStep.FIRST if outgoing_first else CallStep.ABLE)]
 
     def _candidates(self, theirs: Candidates, now: float) -> None:
         current = self._round
@@ -472,7 +484,10 @@ class Traversal:
         start = max(clock.local_time(plan.start), now) if clock is not None else now
         if any(target.kind is CandidateKind.EXTERNAL for target in selection.targets):
             call_first = current.winner is not None and current.winner.mirrored
-            self._events.append(RoundStarts(start, theirs.external, call_first))
+            outgoing = current.peer_outgoing
+            if outgoing is CallStep.FIRST and not current.outgoing_first:
+                outgoing = CallStep.ABLE
+            self._events.append(RoundStarts(current.number, start, theirs.external, call_first, outgoing))
         current.puncher.start(start, now)
         self._drain_puncher(now)
 

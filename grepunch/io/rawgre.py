@@ -51,12 +51,13 @@ _MOST_SOURCES = 4096  # address objects kept, because making one costs as much a
 
 
 class Destination:
-    """Where packets go, as the system call wants it, and the number of the next one in the v1 form."""
+    """Where packets go, as the system call wants it, and what the v1 form says there: Call ID and next number."""
 
-    __slots__ = ("address", "sequence")
+    __slots__ = ("address", "call_id", "sequence")
 
     def __init__(self, destination: IPv4Address) -> None:
         self.address = (str(destination), 0)
+        self.call_id = 0
         self.sequence = 0
 
 
@@ -142,7 +143,7 @@ class RawGre:
     def _send(self, destination: IPv4Address, form: Form, frame: bytes, ttl: int | None) -> bool:
         known = self.destination(destination)
         if form is Form.V1:
-            gre = _V1_HEADER.pack(GRE_V1_FLAGS, GRE_PROTOCOL_PPP, len(frame), 0, known.sequence) + frame
+            gre = _V1_HEADER.pack(GRE_V1_FLAGS, GRE_PROTOCOL_PPP, len(frame), known.call_id, known.sequence) + frame
         else:
             gre = _PLAIN_HEADER + frame
         if not put(self._socket, gre, known.address, ttl, self.drops):
@@ -162,10 +163,19 @@ class RawGre:
         found = self._destinations.get(destination)
         if found is None:
             if len(self._destinations) >= _MOST_DESTINATIONS:
-                del self._destinations[next(iter(self._destinations))]
+                del self._destinations[self._oldest()]
             found = self._destinations[destination] = Destination(destination)
         self._last = (destination, found)
         return found
+
+    def set_call_id(self, destination: IPv4Address, call_id: int) -> None:
+        """The Call ID of all enhanced GRE to this address from now on: a call has been made for it, or is over (0)."""
+        self.destination(destination).call_id = call_id
+
+    def _oldest(self) -> IPv4Address:
+        """The destination to forget, if possible one without a call."""
+        known = self._destinations
+        return next((address for address in known if not known[address].call_id), next(iter(known)))
 
     def address(self, source: bytes) -> IPv4Address:
         """The address object of a source, from its four octets."""
@@ -207,7 +217,7 @@ def locate_frame(packet: bytes | memoryview) -> tuple[bytes, Form, int, int, int
         return source, Form.V0, start + GRE_V0_SIZE, size, ttl
     if flags != GRE_V1_FLAGS or size < start + GRE_V1_SIZE:
         return None
-    # The Call ID is whatever a NAT's helper made of our 0, and the sequence number is anybody's: both unread.
+    # The Call ID is whatever a NAT's helper made of the peer's, and the sequence number is anybody's: both unread.
     end = start + GRE_V1_SIZE + _V1_HEADER.unpack_from(packet, start)[2]
     if end > size:
         return None

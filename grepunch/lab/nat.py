@@ -169,6 +169,15 @@ G5 = _with(
     Hook.FORWARD,
     "ip protocol gre ct state new drop",
 )
+# Many helpers know outgoing calls only. Netfilter's knows both kinds and cannot be told otherwise; but an incoming call
+# of ours opens the flow with key 0, in either version, and no outgoing call does: so that flow is what is dropped here.
+G5K = _with(
+    _with(G5, "G5K", "", Hook.FORWARD, "ip protocol gre @th,13,3 0 drop"),
+    "G5K",
+    "as G5, with a helper that knows outgoing calls only: no GRE of version 0 or with Call ID 0",
+    Hook.FORWARD,
+    "ip protocol gre @th,13,3 1 @th,48,16 0 drop",
+)
 # Nothing rewrites the source: the hosts' private addresses reach the provider, who drops them.
 G6 = _with(G2, "G6", "GRE leaves untranslated", Hook.RAW, 'iifname "lan" ip protocol gre notrack')
 # The version is the last 3 bits of the first 16 of either header; the Call ID is bits 48 to 63 of version 1's.
@@ -228,7 +237,8 @@ G13 = NatClass(
 )
 
 _CLASSES: Mapping[str, NatClass] = {
-    nat.name: nat for nat in (G0, G1, G1L, G2, G2S, G3, G4, G4R, G5, G6, G7V0, G7V1, G7K, G9, G12, G13, G16, G18, G19)
+    nat.name: nat
+    for nat in (G0, G1, G1L, G2, G2S, G3, G4, G4R, G5, G5K, G6, G7V0, G7V1, G7K, G9, G12, G13, G16, G18, G19)
 }
 _CHAINS: Mapping[str, tuple[NatClass, ...]] = {"G15": (G2S, G2)}  # double NAT: the home's own, then the carrier's
 

@@ -7,6 +7,11 @@ client call a server. Where a NAT draws ports at random one side's SYN can still
 public address or its port forwarded. Once both calls are established the puncher's probes pass like any others:
 nothing that a stranger could put on that connection is believed, only the probes are.
 
+The call has two forms (see :mod:`pptp.mirrored`). The incoming one passes more NATs and goes first, unless the other is
+what helped both sides the last time. Where it has been up for a while and no probe came through, or was refused, and
+the peer can do it, the other form gets its turn, once in a round: on a new connection, because a helper takes the first
+call of a connection for the only one. Either side says so in the control stream, and both do it.
+
 A connection on which the handshake began stays open and quiet while the session lives, for the NATs forget the flow
 with it; a round that needs a new one replaces it.
 """
@@ -17,9 +22,11 @@ from collections.abc import Callable
 from enum import Enum
 from ipaddress import IPv4Address
 
+from grepunch.ports import CallIds
+from grepunch.signalling.messages import CallStep, OutgoingCall
 from pptp.errors import Terminated
 from pptp.machine import earliest
-from pptp.mirrored import MirroredCall, MirroredCallUp
+from pptp.mirrored import MirroredCall, MirroredCallUp, PeerCallSeen
 from pptp.timers import Timers
 from pptp.value import value
 
@@ -27,6 +34,8 @@ from pptp.value import value
 MIRROR_AFTER = 1.0
 # ours, because TCP asks again after 1 s and 3 s, and a SYN that no NAT has opened the way for is not going to arrive
 CONNECT_WAIT = 8.0
+# ours, because a probe leaves every 2.1 s at the slowest, and the first that arrives brings up the path
+JUDGE_AFTER = 2.2
 # ours, because a NAT that accepts strays refuses a SYN that comes before its own host's has left
 REDIAL_AFTER = 0.5
 # ours, because who lies about an address must not have us flood it: two connections of three SYNs at the most (see
@@ -50,7 +59,12 @@ class MirrorData:
 
 @value
 class MirrorKeep:
-    """The connection serves its purpose: keep it, and try for no better one."""
+    """The connection serves its purpose: keep it, and try for no better one.
+
+    As long as it is there, enhanced GRE to its address carries ``call_id``.
+    """
+
+    call_id: int = 0
 
 
 @value
@@ -82,6 +96,7 @@ MirrorNews = MirrorConnected | MirrorReceived | MirrorClosed
 class _Timer(Enum):
     DIAL = "dial"
     CONNECT = "connect"
+    JUDGE = "judge"
 
 
 class Mirror:
@@ -94,9 +109,16 @@ class Mirror:
         self._afford = afford
         self._address: IPv4Address | None = None
         self._until = 0.0
+        self._round = 0
         self._dialled = False
+        self._searching = False  # in a round that has proven no path yet
+        self._outgoing = False  # the form of the call
+        self._other_form = False  # may still be tried in this round
+        self._serial_number = 0
         self._call: MirroredCall | None = None
+        self._call_ids: CallIds | None = None
         self._out: list[MirrorTransmit] = []
+        self._messages: list[OutgoingCall] = []
         self._timers: Timers[_Timer] = Timers()
 
     # -- the machine contract -------------------------------------------------------------------------------
@@ -105,6 +127,11 @@ class Mirror:
         """Drain what is to be done with the connection."""
         out, self._out = self._out, []
         return out
+
+    def messages(self) -> list[OutgoingCall]:
+        """Drain what is to be said in the control stream."""
+        messages, self._messages = self._messages, []
+        return messages
 
     def deadline(self) -> float | None:
         """When :meth:`handle_timeout` is wanted next."""
@@ -115,28 +142,46 @@ class Mirror:
         for timer in self._timers.pop_expired(now):
             match timer:
                 case _Timer.DIAL if self._address is not None and self._afford(self._address, DIAL_PACKETS, now):
-                    self._call, self._dialled = None, True
+                    self._forget()
+                    self._dialled = True
                     self._timers.arm(_Timer.CONNECT, self._until)
                     self._out.append(MirrorDial(self._address))
                 case _Timer.CONNECT:
                     self.hang_up()
+                case _Timer.JUDGE:
+                    self._try_other_form(now)
                 case _:
                     pass
         if self._call is not None:
             self._call.handle_timeout(now)
-            self._follow(self._call)
+            self._follow(self._call, now)
 
     # -- commands -------------------------------------------------------------------------------------------
 
-    def begin(self, start: float, address: IPv4Address, *, first: bool = False) -> None:
-        """A round starts at ``start``: dial ``address`` if no path is proven soon after, or ``first`` of all."""
-        self._address = address
+    def begin(
+        self,
+        number: int,
+        start: float,
+        address: IPv4Address,
+        *,
+        first: bool = False,
+        outgoing: CallStep | None = None,
+    ) -> None:
+        """Round ``number`` starts at ``start``: dial ``address`` if no path is proven soon after, or ``first`` of all.
+
+        ``outgoing``: both sides can make an outgoing call (ABLE), or even begin with it (FIRST).
+        """
+        self._timers.stop_all()
+        self._round, self._address, self._searching = number, address, True
+        self._outgoing = outgoing is CallStep.FIRST
+        self._other_form = outgoing is not None
         self._until = start + MIRROR_AFTER + CONNECT_WAIT
         self._timers.arm(_Timer.DIAL, start if first else start + MIRROR_AFTER)
 
     def settled(self) -> None:
         """A path is proven or the round is over. What is not connected by now is not needed."""
         self._timers.stop_all()
+        self._searching = False
         if self._dialled and self._call is None:
             self.hang_up()
 
@@ -145,7 +190,25 @@ class Mirror:
         if self._dialled:
             self._out.append(MirrorHangUp())
         self._timers.stop_all()
-        self._call, self._dialled = None, False
+        self._forget()
+
+    def told(self, message: OutgoingCall, now: float) -> None:
+        """What the peer says of the call in the control stream."""
+        if message.round != self._round:
+            return
+        match message.step:
+            case CallStep.NEXT if self._other_form and self._searching:
+                self._switch(now)
+            case CallStep.SEEN if self._call is not None:
+                self._call.seen_as(message.serial_number, message.call_id, now)
+                self._follow(self._call, now)
+            case _:
+                pass
+
+    @property
+    def call_ids(self) -> CallIds | None:
+        """What GRE carries within the call, once both NATs have seen it: ours, and the peer's."""
+        return self._call_ids if self.up else None
 
     @property
     def up(self) -> bool:
@@ -159,25 +222,51 @@ class Mirror:
         match news:
             case MirrorConnected() if self._dialled and not self.up:
                 self._timers.stop(_Timer.CONNECT)
-                self._call = MirroredCall()
+                self._serial_number = self._serial_number + 1 & 0xFFFF
+                self._call = MirroredCall(outgoing=self._outgoing, serial_number=self._serial_number)
                 self._call.open(now)
             case MirrorReceived(data=data) if self._call is not None:
                 self._call.receive(data, now)
             case MirrorClosed():
                 self._timers.stop(_Timer.CONNECT)
+                self._timers.stop(_Timer.JUDGE)
                 if self._dialled and not self.up and now + REDIAL_AFTER < self._until:
                     self._timers.arm(_Timer.DIAL, now + REDIAL_AFTER)
-                self._call, self._dialled = None, False
+                self._forget()
             case _:
                 pass
         if self._call is not None:
-            self._follow(self._call)
+            self._follow(self._call, now)
 
-    def _follow(self, call: MirroredCall) -> None:
+    # -- what follows ---------------------------------------------------------------------------------------
+
+    def _forget(self) -> None:
+        self._call, self._call_ids, self._dialled = None, None, False
+
+    def _try_other_form(self, now: float) -> None:
+        """This form does not help; the peer has to hear of it, or it would go on with this one."""
+        if self._other_form and self._searching:
+            self._messages.append(OutgoingCall(self._round, CallStep.NEXT))
+            self._switch(now)
+
+    def _switch(self, now: float) -> None:
+        """The other form's turn, on a new connection."""
+        self.hang_up()
+        self._outgoing, self._other_form = not self._outgoing, False
+        self._until = now + CONNECT_WAIT
+        self._timers.arm(_Timer.DIAL, now)
+
+    def _follow(self, call: MirroredCall, now: float) -> None:
         self._out += [MirrorData(message) for message in call.transmits()]
         for event in call.events():
             match event:
-                case MirroredCallUp():
-                    self._out.append(MirrorKeep())
+                case MirroredCallUp(call_ids=call_ids):
+                    self._call_ids = call_ids
+                    self._out.append(MirrorKeep(call_ids[0]))
+                    if self._other_form and self._searching:
+                        self._timers.arm(_Timer.JUDGE, now + JUDGE_AFTER)
+                case PeerCallSeen(serial_number=serial_number, call_id=call_id):
+                    self._messages.append(OutgoingCall(self._round, CallStep.SEEN, serial_number, call_id))
                 case Terminated():
                     self.hang_up()
+                    self._try_other_form(now)

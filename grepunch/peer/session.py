@@ -15,7 +15,7 @@ from ipaddress import IPv4Address
 from grepunch.peer.mirror import Mirror, MirrorKeep, MirrorTransmit
 from grepunch.ports import GreSend, RelayPolicy
 from grepunch.signalling.arq import Arq, ArqFailed, Delivered
-from grepunch.signalling.messages import PptpMessage, RelayWish, build, parse
+from grepunch.signalling.messages import CallStep, OutgoingCall, PptpMessage, RelayWish, build, parse
 from grepunch.traversal import PathProven, RoundFailed, RoundStarts, Traversal, TraversalEvent
 from pptp.errors import Drop, PeerViolation, Terminated, TerminationCause, WireError
 from pptp.machine import earliest
@@ -185,18 +185,22 @@ class SealedSession:
         events: list[SealedEvent] = [*self._pptp.events(), *self.traversal.events()]
         for event in events:
             match event:
-                case RoundStarts(at=at, external=external, call_first=call_first):
-                    self.mirror.begin(at, external, first=call_first)
+                case RoundStarts():
+                    self.mirror.begin(
+                        event.number, event.at, event.external, first=event.call_first, outgoing=event.outgoing
+                    )
                 case PathProven() | RoundFailed(slot_taken=True):
                     self.mirror.settled()
                 case _:
                     pass
-        mirror_out = self.mirror.transmits()
+        mirror_says, mirror_out = self.mirror.messages(), self.mirror.transmits()
+        for said in mirror_says:
+            self._send_message(build(said), now)
         if any(isinstance(item, MirrorKeep) for item in mirror_out):
             self.traversal.call_seen(now)
         self._out += mirror_out
         self._events += events
-        return bool(arq_events or pptp_out or traversal_out or events or mirror_out)
+        return bool(arq_events or pptp_out or traversal_out or events or mirror_says or mirror_out)
 
     def _send_message(self, message: bytes, now: float) -> None:
         self._arq.send(message, now)
@@ -218,5 +222,7 @@ class SealedSession:
                 self._pptp.receive_control(data, now)
             case RelayWish():
                 self._events.append(parsed)
+            case OutgoingCall(step=CallStep.NEXT | CallStep.SEEN):
+                self.mirror.told(parsed, now)
             case _:
                 self.traversal.receive(parsed, now)

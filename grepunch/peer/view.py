@@ -13,7 +13,7 @@ from grepunch.peer.hole import Place
 from grepunch.peer.relay import RelayWay
 from grepunch.peer.session import SealedSession
 from grepunch.peer.ways import Carrier
-from grepunch.ports import RELAY
+from grepunch.ports import RELAY, CallIds
 from grepunch.punch.path import PathManager
 from grepunch.punch.report import FormSummary
 from grepunch.secure.exchange import KeyExchange
@@ -41,6 +41,11 @@ class PeerView:
     def hole(self) -> Place | None:
         """The punched path; None while there is none."""
         return self._ways.hole.place
+
+    @property
+    def call_ids(self) -> CallIds | None:
+        """What enhanced GRE on the path carries where a mirrored call was made for it."""
+        return self._session.mirror.call_ids if self._session is not None else None
 
     @property
     def carrier(self) -> Carrier | None:

@@ -33,13 +33,15 @@ class Unreadable(ValueError):
 
 @value
 class Winner:
-    """The path that won: in which form, and whether the NATs on it had been shown a PPTP call (mirrored)."""
+    """The path that won: in which form, and whether the NATs on it had been shown a PPTP call (mirrored), an outgoing
+    one."""
 
     form: Form
     mirrored: bool = False
+    outgoing: bool = False
 
     def __str__(self) -> str:
-        return f"{self.form}, mirrored" if self.mirrored else str(self.form)
+        return f"{self.form}{', mirrored' if self.mirrored else ''}{', outgoing call' if self.outgoing else ''}"
 
 
 @value
@@ -71,7 +73,7 @@ def ordered(forms: Sequence[Form], winner: Winner | None) -> tuple[Form, ...]:
 
 def encode(winners: Winners) -> bytes:
     """The octets of a file."""
-    rows = [{"place": place.hex(), "form": str(w.form), "mirrored": w.mirrored} for place, w in winners.entries]
+    rows = [_row(place, winner) for place, winner in winners.entries]
     return json.dumps({"version": VERSION, "winners": rows}, separators=(",", ":")).encode() + b"\n"
 
 
@@ -94,10 +96,15 @@ def decode(content: bytes) -> Winners:
     return winners
 
 
+def _row(place: bytes, winner: Winner) -> dict[str, object]:
+    row: dict[str, object] = {"place": place.hex(), "form": str(winner.form), "mirrored": winner.mirrored}
+    return row | {"outgoing": True} if winner.outgoing else row
+
+
 def _entry(row: object) -> tuple[bytes, Winner]:
     match row:
-        case {"place": str(place), "form": str(form), "mirrored": bool(mirrored)}:
-            pass
+        case {"place": str(place), "form": str(form), "mirrored": bool(mirrored), **more}:
+            outgoing = more.get("outgoing") is True
         case _:
             raise Unreadable("an entry without place, form and mirrored")
     try:
@@ -106,4 +113,4 @@ def _entry(row: object) -> tuple[bytes, Winner]:
         raise Unreadable("an entry with an unknown form, or a place that is no hexadecimal number") from None
     if len(octets) != PLACE_SIZE:
         raise Unreadable(f"a place is {PLACE_SIZE} octets")
-    return octets, Winner(known, mirrored)
+    return octets, Winner(known, mirrored, mirrored and outgoing)

@@ -34,6 +34,7 @@ _OPEN = struct.Struct("!BIB")  # kind, round, confirmed
 _REPORT = struct.Struct("!BIB")  # kind, round, count
 _SLOT_TAKEN = struct.Struct("!BI")  # kind, round
 _RELAY = struct.Struct("!BB")  # kind, policy
+_OUTGOING_CALL = struct.Struct("!BIBHH")  # kind, round, step, serial number, Call ID
 _REPORT_ROW = struct.Struct("!BHHHHB")  # form, lead sent, sent, heard, heard by peer, evidence bits
 
 
@@ -48,6 +49,7 @@ class MessageKind(IntEnum):
     REPORT = 6
     RELAY = 7
     SLOT_TAKEN = 8
+    OUTGOING_CALL = 9
 
 
 @value
@@ -131,7 +133,26 @@ class SlotTaken:
     round: int
 
 
-SignallingMessage = PptpMessage | Candidates | Plan | PlanReply | Open | Report | RelayWish | SlotTaken
+class CallStep(IntEnum):
+    """What a message about the outgoing call of the mirrored handshake says."""
+
+    ABLE = 0  # the sender can make one, after an incoming call
+    FIRST = 1  # and would begin with it, for it is what helped the last time
+    NEXT = 2  # the call has not helped: now the other form, on a new connection
+    SEEN = 3  # the receiver's request with this serial number arrived with this Call ID
+
+
+@value
+class OutgoingCall:
+    """About outgoing calls in this round. Who knows of none ignores the whole kind, and none is made with him."""
+
+    round: int
+    step: CallStep
+    serial_number: int = 0
+    call_id: int = 0
+
+
+SignallingMessage = PptpMessage | Candidates | Plan | PlanReply | Open | Report | RelayWish | SlotTaken | OutgoingCall
 
 
 def build(message: SignallingMessage) -> bytes:
@@ -165,6 +186,8 @@ def build(message: SignallingMessage) -> bytes:
             return _RELAY.pack(MessageKind.RELAY, _POLICIES.index(policy))
         case SlotTaken():
             return _SLOT_TAKEN.pack(MessageKind.SLOT_TAKEN, message.round)
+        case OutgoingCall(number, step, serial, call_id):
+            return _OUTGOING_CALL.pack(MessageKind.OUTGOING_CALL, number, step, serial, call_id)
 
 
 def parse(data: bytes) -> SignallingMessage:
@@ -199,6 +222,11 @@ def parse(data: bytes) -> SignallingMessage:
         case MessageKind.SLOT_TAKEN:
             _, number = _exact(_SLOT_TAKEN, data, kind)
             return SlotTaken(number)
+        case MessageKind.OUTGOING_CALL:
+            _, number, step, serial, call_id = _exact(_OUTGOING_CALL, data, kind)
+            if step not in CallStep.__members__.values():
+                raise WireError("outgoing call", WireCause.BAD_VALUE, f"step {step}")
+            return OutgoingCall(number, CallStep(step), serial, call_id)
 
 
 def _exact(layout: struct.Struct, data: bytes, kind: MessageKind) -> tuple[Any, ...]:

@@ -115,7 +115,7 @@ class FakeSocket:
             return False
         known = self.destination(destination)
         if form is Form.V1:
-            gre = struct.pack("!HHHHI", 0x3001, 0x880B, len(frame), 0, known.sequence)
+            gre = struct.pack("!HHHHI", 0x3001, 0x880B, len(frame), known.call_id, known.sequence)
             known.sequence += 1
         else:
             gre = struct.pack("!HH", 0, 0x880B)

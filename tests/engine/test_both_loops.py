@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scapy.layers.l2 import GRE_PPTP
 
 from grepunch.io.rawsocket import SocketDrop
 from grepunch.ports import Form
@@ -84,6 +85,18 @@ def test_the_sequence_number_wraps(ends: tuple[End, End]) -> None:
     if left.loop == "engine":
         packets = left.send()
         assert [packet[28:32].hex() for packet in packets] == ["ffffffff", "00000000"]
+        assert seen(right, *packets) == [PACKET] * 2
+
+
+def test_a_call_gives_all_its_packets_its_call_id_until_it_is_over(ends: tuple[End, End]) -> None:
+    left, right = ends
+    destination = left.socket.destination(left.socket.address(THERE.packed))
+    for call_id in (0, 1723, 0):
+        destination.call_id = call_id
+        offer(left, *[PACKET] * 2)
+        packets = left.send()
+        judged = [GRE_PPTP(packet[20:]) for packet in packets]
+        assert [(gre.version, gre.call_id, gre.payload_len) for gre in judged] == [(1, call_id, len(PACKET) + 33)] * 2
         assert seen(right, *packets) == [PACKET] * 2
 
 

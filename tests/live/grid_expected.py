@@ -19,6 +19,7 @@ G9      GRE leaves from another address than TCP          v1-0/0, v0, where the 
                                                           knows that address
 G4 G4R  drops GRE; refuses GRE                            nothing
 G5      admits GRE only as part of a PPTP session seen    v1-0/0, v0 within one
+G5K     the same, and of an outgoing call only            v1-1723/1723 within one
 G6      lets GRE out with the host's private address      nothing
 ======  ================================================  ==========================
 
@@ -30,7 +31,8 @@ is that of `dial`, b. Without a rendezvous `dial` has no word of the peer; silen
 
 The mirrored handshake wants NATs that keep the port of TCP, and through which GRE comes from the address that TCP comes
 from. Its GRE is the call's own, with Call ID 0 both ways, which to netfilter is the same flow as version 0. A NAT whose
-own input answers a stray SYN with a refusal costs another try.
+own input answers a stray SYN with a refusal costs another try. Where none of this helps, the call is an outgoing one,
+with the TCP port for its Call ID: netfilter passes its GRE where a helper has seen the call, else one way only.
 """
 
 from __future__ import annotations
@@ -39,31 +41,33 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 
-from grepunch.ports import Form
+from grepunch.ports import Form, form_name
+from pptp.wire.control import TCP_PORT
 
 # 1: v1-0/0 wins; 0: v0 does; e, f: the same once a GRE echo has told where GRE comes from; m, n: v1-0/0 or v0 in
-# the call of the mirrored handshake; -: nothing passes
+# the call of the mirrored handshake, k: v1-1723/1723 in its outgoing form; -: nothing passes
 _MATRIX = """
-      G0 G1 G1L G2 G2S G13 G15 G12 G16 G19 G3 G7V0 G7V1 G7K G9 G4 G4R G5 G6
-G0    1  1  1   1  1   1   1   1   1   1   1  1    0    1   e  -  -   m  -
-G1       1  1   1  1   1   1   1   1   1   1  1    0    1   e  -  -   m  -
-G1L         1   1  1   1   1   1   1   1   1  1    0    1   e  -  -   m  -
-G2              1  1   1   1   1   1   1   1  1    0    1   e  -  -   m  -
-G2S                1   1   1   1   1   1   1  1    0    1   e  -  -   -  -
-G13                    1   1   1   1   1   1  1    0    1   e  -  -   m  -
-G15                        1   1   1   1   1  1    0    1   e  -  -   -  -
-G12                            1   1   1   1  1    0    1   e  -  -   m  -
-G16                                1   1   1  1    0    1   e  -  -   m  -
-G19                                    1   1  1    0    1   e  -  -   m  -
-G3                                         1  1    0    1   e  -  -   m  -
-G7V0                                          1    -    1   e  -  -   m  -
-G7V1                                               0    0   f  -  -   n  -
-G7K                                                     1   e  -  -   m  -
-G9                                                          e  -  -   -  -
-G4                                                             -  -   -  -
-G4R                                                               -   -  -
-G5                                                                    m  -
-G6                                                                       -
+      G0 G1 G1L G2 G2S G13 G15 G12 G16 G19 G3 G7V0 G7V1 G7K G9 G4 G4R G5 G6 G5K
+G0    1  1  1   1  1   1   1   1   1   1   1  1    0    1   e  -  -   m  -  -
+G1       1  1   1  1   1   1   1   1   1   1  1    0    1   e  -  -   m  -  k
+G1L         1   1  1   1   1   1   1   1   1  1    0    1   e  -  -   m  -  k
+G2              1  1   1   1   1   1   1   1  1    0    1   e  -  -   m  -  -
+G2S                1   1   1   1   1   1   1  1    0    1   e  -  -   -  -  -
+G13                    1   1   1   1   1   1  1    0    1   e  -  -   m  -  -
+G15                        1   1   1   1   1  1    0    1   e  -  -   -  -  -
+G12                            1   1   1   1  1    0    1   e  -  -   m  -  -
+G16                                1   1   1  1    0    1   e  -  -   m  -  -
+G19                                    1   1  1    0    1   e  -  -   m  -  -
+G3                                         1  1    0    1   e  -  -   m  -  k
+G7V0                                          1    -    1   e  -  -   m  -  -
+G7V1                                               0    0   f  -  -   n  -  -
+G7K                                                     1   e  -  -   m  -  -
+G9                                                          e  -  -   -  -  -
+G4                                                             -  -   -  -  -
+G4R                                                               -   -  -  -
+G5                                                                    m  -  k
+G6                                                                       -  -
+G5K                                                                         k
 """
 CLASSES = tuple(_MATRIX.split("\n")[1].split())
 DEFAULT_CLASSES = tuple(name for name in CLASSES if name != "G4R")
@@ -71,7 +75,7 @@ DEFAULT_CLASSES = tuple(name for name in CLASSES if name != "G4R")
 # NATs that accept strays on their own input: without a rendezvous to start together, one peer may occupy there the
 # slot that the other needs
 POISONABLE = ("G13",)
-CLOSED = ("G4", "G4R", "G5", "G6")  # nothing passes them, in neither direction
+CLOSED = ("G4", "G4R", "G5", "G5K", "G6")  # nothing passes them, in neither direction
 
 # Pairs (a, b) of which `dial` on b sees without any help that its own side is to blame: a router inside refuses all
 # of GRE, or one form is seen outside and the other never is.
@@ -100,13 +104,14 @@ class Way(Enum):
 ABLE = frozenset(Way)  # what a rendezvous makes possible
 RELAYED = "relay"  # what then stands for the form
 
-_FORMS = {
+_FORMS: dict[str, tuple[str, Way | None]] = {
     "1": (Form.V1, None),
     "0": (Form.V0, None),
     "e": (Form.V1, Way.ECHO),
     "f": (Form.V0, Way.ECHO),
     "m": (Form.V1, Way.MIRRORED),
     "n": (Form.V0, Way.MIRRORED),
+    "k": (form_name(Form.V1, (TCP_PORT, TCP_PORT)), Way.MIRRORED),
 }
 
 

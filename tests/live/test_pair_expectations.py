@@ -43,6 +43,9 @@ def test_every_pair_has_an_outcome_and_it_does_not_depend_on_who_dials() -> None
         ("G5 G7V1", {Way.MIRRORED}, Form.V0),
         ("G5 G2S", {Way.MIRRORED}, ""),
         ("G5 G2S", {Way.MIRRORED, Way.RELAY}, RELAYED),
+        ("G5K G5K", {Way.MIRRORED}, "v1-1723/1723"),
+        ("G5 G5K", {Way.MIRRORED}, "v1-1723/1723"),
+        ("G5K G2", {Way.MIRRORED}, ""),
         ("G4 G2", set(Way), RELAYED),
     ],
 )

@@ -7,6 +7,7 @@ from ipaddress import IPv4Address
 from grepunch.peer.mirror import (
     CONNECT_WAIT,
     DIAL_PACKETS,
+    JUDGE_AFTER,
     MIRROR_AFTER,
     REDIAL_AFTER,
     Mirror,
@@ -18,6 +19,7 @@ from grepunch.peer.mirror import (
     MirrorKeep,
     MirrorReceived,
 )
+from grepunch.signalling.messages import CallStep, OutgoingCall
 
 PEER = IPv4Address("203.0.113.9")
 START = 100.0
@@ -37,7 +39,7 @@ def new_mirror(budget: int = 1000) -> Mirror:
 
 def dialled() -> Mirror:
     mirror = new_mirror()
-    mirror.begin(START, PEER)
+    mirror.begin(1, START, PEER)
     mirror.handle_timeout(DIAL_AT)
     assert mirror.transmits() == [MirrorDial(PEER)]
     return mirror
@@ -63,7 +65,7 @@ def talk(pair: tuple[Mirror, Mirror]) -> None:
 def test_it_waits_for_the_punch_and_dials_a_second_after_the_common_start() -> None:
     mirror = new_mirror()
     assert mirror.deadline() is None
-    mirror.begin(START, PEER)
+    mirror.begin(1, START, PEER)
     assert mirror.deadline() == DIAL_AT
     mirror.handle_timeout(DIAL_AT - 0.01)
     assert mirror.transmits() == []
@@ -73,7 +75,7 @@ def test_it_waits_for_the_punch_and_dials_a_second_after_the_common_start() -> N
 
 def test_a_path_that_is_proven_first_makes_it_unnecessary() -> None:
     mirror = new_mirror()
-    mirror.begin(START, PEER)
+    mirror.begin(1, START, PEER)
     mirror.settled()
     assert mirror.deadline() is None
     mirror.handle_timeout(DIAL_AT)
@@ -160,7 +162,7 @@ def test_a_connection_that_is_lost_is_forgotten_and_the_next_round_dials_anew() 
     one.receive(MirrorClosed(), DIAL_AT + 60)
     assert not one.up
     assert one.transmits() == []
-    one.begin(DIAL_AT + 70, PEER)
+    one.begin(2, DIAL_AT + 70, PEER)
     one.handle_timeout(DIAL_AT + 70 + MIRROR_AFTER)
     assert one.transmits() == [MirrorDial(PEER)]
 
@@ -169,7 +171,7 @@ def test_a_new_round_without_a_path_replaces_a_call_that_no_longer_helps() -> No
     pair = connected()
     talk(pair)
     one = pair[0]
-    one.begin(DIAL_AT + 70, PEER)
+    one.begin(2, DIAL_AT + 70, PEER)
     assert one.up
     one.handle_timeout(DIAL_AT + 70 + MIRROR_AFTER)
     assert one.transmits() == [MirrorDial(PEER)]
@@ -184,7 +186,7 @@ def test_hanging_up_without_a_connection_says_nothing() -> None:
 
 def test_where_a_call_helped_the_last_time_it_is_made_at_the_common_start() -> None:
     mirror = new_mirror()
-    mirror.begin(START, PEER, first=True)
+    mirror.begin(1, START, PEER, first=True)
     assert mirror.deadline() == START
     mirror.handle_timeout(START)
     assert mirror.transmits() == [MirrorDial(PEER)]
@@ -192,7 +194,7 @@ def test_where_a_call_helped_the_last_time_it_is_made_at_the_common_start() -> N
 
 def test_an_address_that_has_had_enough_packets_is_not_dialled() -> None:
     mirror = new_mirror(2 * DIAL_PACKETS)
-    mirror.begin(START, PEER)
+    mirror.begin(1, START, PEER)
     now, dials = DIAL_AT, 0
     while (due := mirror.deadline()) is not None:
         mirror.handle_timeout(due)
@@ -201,3 +203,147 @@ def test_an_address_that_has_had_enough_packets_is_not_dialled() -> None:
         mirror.receive(MirrorClosed(), now)
     assert dials == 2
     assert not mirror.up
+
+
+class Two:
+    """Two in the same round, with a connection whenever both have dialled, and a control stream between them."""
+
+    def __init__(self, *, outgoing: CallStep | None = CallStep.ABLE, deaf: bool = False) -> None:
+        self.now = START
+        self.mirrors = (new_mirror(), new_mirror())
+        self.deaf = deaf
+        self.dialled = [False, False]
+        self.connected = False
+        self.kept: list[list[int]] = [[], []]
+        self.dials = 0
+        for mirror in self.mirrors:
+            mirror.begin(1, START, PEER, outgoing=outgoing)
+
+    def run_until(self, end: float) -> None:
+        while True:
+            self._settle()
+            due = min((at for mirror in self.mirrors if (at := mirror.deadline()) is not None), default=end)
+            if due >= end:
+                self.now = end
+                return
+            self.now = due
+            for mirror in self.mirrors:
+                mirror.handle_timeout(self.now)
+
+    def _settle(self) -> None:
+        while out := [(side, item) for side in (0, 1) for item in self._said_by(side)]:
+            for side, item in out:
+                self._carry(side, item)
+            if all(self.dialled) and not self.connected:
+                self.connected = True
+                for mirror in self.mirrors:
+                    mirror.receive(MirrorConnected(), self.now)
+
+    def _said_by(self, side: int) -> list[object]:
+        return [*self.mirrors[side].messages(), *self.mirrors[side].transmits()]
+
+    def _carry(self, side: int, item: object) -> None:
+        other = self.mirrors[1 - side]
+        match item:
+            case OutgoingCall() if not self.deaf:
+                other.told(item, self.now)
+            case MirrorDial():
+                self._cut(side)
+                self.dialled[side] = True
+                self.dials += 1
+            case MirrorData(message=message) if self.connected:
+                other.receive(MirrorReceived(message), self.now)
+            case MirrorKeep(call_id=call_id):
+                self.kept[side].append(call_id)
+            case MirrorHangUp():
+                self._cut(side)
+            case _:
+                pass
+
+    def _cut(self, side: int) -> None:
+        self.dialled[side] = False
+        if self.connected:
+            self.connected = False
+            self.dialled[1 - side] = False
+            self.mirrors[1 - side].receive(MirrorClosed(), self.now)
+
+
+JUDGED_AT = DIAL_AT + JUDGE_AFTER
+
+
+def test_an_incoming_call_that_helps_nothing_makes_room_for_an_outgoing_one() -> None:
+    two = Two()
+    two.run_until(JUDGED_AT - 0.01)
+    assert [mirror.call_ids for mirror in two.mirrors] == [(0, 0)] * 2
+    two.run_until(JUDGED_AT + 1)
+    assert [mirror.call_ids for mirror in two.mirrors] == [(1723, 1723)] * 2
+    assert two.kept == [[0, 1723]] * 2
+    two.run_until(JUDGED_AT + 60)
+    assert two.dials == 4, "each form once"
+    assert all(mirror.up and mirror.deadline() is None for mirror in two.mirrors)
+
+
+def test_a_path_that_is_proven_in_time_keeps_the_incoming_call() -> None:
+    two = Two()
+    two.run_until(JUDGED_AT - 0.01)
+    for mirror in two.mirrors:
+        mirror.settled()
+    two.run_until(JUDGED_AT + 60)
+    assert [mirror.call_ids for mirror in two.mirrors] == [(0, 0)] * 2
+    two.mirrors[0].told(OutgoingCall(1, CallStep.NEXT), two.now)  # late, and nobody needs it any more
+    assert two.mirrors[0].up
+    assert two.mirrors[0].transmits() == []
+
+
+def test_with_a_peer_that_knows_no_outgoing_call_none_is_made() -> None:
+    two = Two(outgoing=None)
+    two.run_until(JUDGED_AT + 60)
+    assert two.kept == [[0]] * 2
+    two.mirrors[0].told(OutgoingCall(1, CallStep.NEXT), two.now)
+    two.run_until(JUDGED_AT + 120)
+    assert two.dials == 2
+
+
+def test_where_an_outgoing_call_helped_both_the_last_time_it_goes_first_and_the_other_form_next() -> None:
+    two = Two(outgoing=CallStep.FIRST)
+    two.run_until(DIAL_AT + 0.5)
+    assert [mirror.call_ids for mirror in two.mirrors] == [(1723, 1723)] * 2
+    two.run_until(JUDGED_AT + 1)
+    assert two.kept == [[1723, 0]] * 2
+
+
+def test_what_belongs_to_another_round_is_ignored() -> None:
+    two = Two()
+    two.run_until(DIAL_AT + 0.5)
+    for step in CallStep:
+        two.mirrors[0].told(OutgoingCall(7, step, 1, 5), two.now)
+    assert two.mirrors[0].transmits() == []
+    assert two.mirrors[0].call_ids == (0, 0)
+
+
+def test_without_a_word_of_the_peer_an_outgoing_call_is_given_up_in_time() -> None:
+    two = Two(outgoing=CallStep.FIRST, deaf=True)
+    two.run_until(DIAL_AT + 0.5)
+    assert [mirror.call_ids for mirror in two.mirrors] == [None, None]
+    two.run_until(DIAL_AT + 300)
+    assert all(mirror.deadline() is None for mirror in two.mirrors)
+    assert two.dials < 60
+
+
+def test_a_refused_call_gives_the_other_form_its_turn_at_once() -> None:
+    pair = (new_mirror(), new_mirror())
+    for mirror in pair:
+        mirror.begin(1, START, PEER, outgoing=CallStep.ABLE)
+        mirror.handle_timeout(DIAL_AT)
+        mirror.receive(MirrorConnected(), DIAL_AT)
+        mirror.transmits()
+    one = pair[0]
+    one.receive(MirrorReceived(b"SSH-2.0-an ALG that knows better\r\n"), DIAL_AT)
+    assert one.messages() == [OutgoingCall(1, CallStep.NEXT)]
+    assert one.transmits() == [MirrorHangUp()]
+    one.handle_timeout(DIAL_AT)
+    assert one.transmits() == [MirrorDial(PEER)]
+    one.receive(MirrorConnected(), DIAL_AT)
+    one.receive(MirrorReceived(b"SSH-2.0-an ALG that knows better\r\n"), DIAL_AT)
+    assert one.messages() == [], "each form has its turn once"
+    assert one.deadline() is None

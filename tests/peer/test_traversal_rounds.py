@@ -61,7 +61,7 @@ def test_where_a_gre_echo_saw_the_peer_is_probed_too_and_claimed() -> None:
 def test_the_peer_is_told_where_our_gre_was_seen_and_of_three_addresses_at_most() -> None:
     traversal = make_traversal(lambda: Clock(gre_sources=tuple(ELSEWHERE)))
     traversal.begin(0.0)
-    (told,) = traversal.transmits()
+    told, _ = traversal.transmits()
     assert isinstance(told, Candidates)
     assert (told.external, told.gre) == (HERE, tuple(ELSEWHERE[:3]))
 

@@ -24,6 +24,7 @@ from grepunch.punch.winners import (
 SEED = 4242
 HOME, CAFE = b"h" * PLACE_SIZE, b"c" * PLACE_SIZE
 PLAIN, ENHANCED, CALLED = Winner(Form.V0), Winner(Form.V1), Winner(Form.V1, mirrored=True)
+CALLING = Winner(Form.V1, mirrored=True, outgoing=True)
 
 
 def place(number: int) -> bytes:
@@ -53,6 +54,13 @@ def test_the_oldest_goes_where_there_are_too_many_and_a_renewed_one_is_young() -
     renewed = winners.with_winner(place(10), PLAIN).with_winner(HOME, PLAIN)
     assert renewed.at(place(10)) == PLAIN
     assert renewed.at(place(11)) is None
+
+
+def test_an_outgoing_call_is_remembered_and_nothing_else_of_the_file_changes() -> None:
+    assert decode(encode(Winners(((HOME, CALLING), (CAFE, CALLED))))).entries == ((HOME, CALLING), (CAFE, CALLED))
+    assert str(CALLING) == "v1-0/0, mirrored, outgoing call"
+    rows = json.loads(encode(Winners(((HOME, CALLING), (CAFE, CALLED)))))["winners"]
+    assert [set(row) for row in rows] == [{"place", "form", "mirrored", "outgoing"}, {"place", "form", "mirrored"}]
 
 
 def test_the_winner_goes_first_and_nothing_is_left_out() -> None:

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from grepunch.ports import Form, RelayPolicy
 from grepunch.signalling.messages import (
     MAX_CANDIDATES,
+    CallStep,
     Candidates,
     Open,
+    OutgoingCall,
     Plan,
     PlanReply,
     PptpMessage,
@@ -47,6 +49,7 @@ MESSAGES = st.one_of(
     st.builds(Open, U32, st.booleans()),
     st.builds(RelayWish, st.sampled_from(RelayPolicy)),
     st.builds(SlotTaken, U32),
+    st.builds(OutgoingCall, U32, st.sampled_from(CallStep), U16, U16),
     st.builds(
         Report,
         U32,
@@ -64,6 +67,7 @@ EXAMPLES: list[SignallingMessage] = [
     Open(7, False),
     RelayWish(RelayPolicy.AUTO),
     SlotTaken(7),
+    OutgoingCall(7, CallStep.SEEN, 3, 1723),
     Report(
         7,
         (
@@ -97,6 +101,7 @@ def test_every_truncation_and_every_excess_is_refused_with_its_cause(message: Si
         (b"\xff", WireCause.BAD_TYPE),
         (build(PlanReply(1, True))[:-1] + b"\x02", WireCause.BAD_VALUE),
         (build(Open(1, True))[:-1] + b"\x07", WireCause.BAD_VALUE),
+        (build(OutgoingCall(1, CallStep.ABLE))[:5] + b"\x04" + bytes(4), WireCause.BAD_VALUE),
         (build(EXAMPLES[0])[:-1] + b"\x21", WireCause.BAD_VALUE),  # a prefix of 33 bits
         (build(EXAMPLES[0])[:13] + b"\x00" + build(EXAMPLES[0])[14:], WireCause.BAD_VALUE),  # no form at all
         (build(EXAMPLES[0])[:13] + b"\x07" + build(EXAMPLES[0])[14:], WireCause.BAD_VALUE),  # an unknown form

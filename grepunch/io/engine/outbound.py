@@ -118,7 +118,7 @@ class Outbound(Generic[TrafficT]):
         memory, lengths, lanes, headers, all_outs = ring.memory, ring.lengths, ring.lanes, self._headers, self._outs
         pack_into = _HEADERS.pack_into
         route: _Route[TrafficT] | None = None
-        frames = octets = largest = counter = sequence = step = 0
+        frames = octets = largest = counter = call_id = sequence = step = 0
         try:
             for at, end in self._plaintexts(at_once=at_once):
                 if route is None or route is not self._route:
@@ -131,7 +131,7 @@ class Outbound(Generic[TrafficT]):
                     seal_into, index, counter = pair.seal_into, pair.remote_index, pair.sent_frames
                     sequence, step = _V0_HEADER, 0
                     if lane is not None and lane.form is Form.V1:
-                        sequence, step = lane.destination.sequence, 1
+                        call_id, sequence, step = lane.destination.call_id, lane.destination.sequence, 1
                 if lane is None:
                     self._seal_for_relay(route, at, end)
                     continue
@@ -141,7 +141,7 @@ class Outbound(Generic[TrafficT]):
                     slot = 0
                 size = end - at
                 pack_into(
-                    memory, slot * SLOT_SIZE, GRE_V1_FLAGS, GRE_PROTOCOL_PPP, size + _SEALED_MORE, 0, sequence,
+                    memory, slot * SLOT_SIZE, GRE_V1_FLAGS, GRE_PROTOCOL_PPP, size + _SEALED_MORE, call_id, sequence,
                     ENCRYPTED_PROTOCOL, index, counter,
                 )  # fmt: skip
                 out = all_outs[slot].get(size)
