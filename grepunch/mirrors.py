@@ -1,4 +1,9 @@
-"""The TCP connections of mirrored handshakes: at most one in use for each peer, moved by the event loop."""
+"""The TCP connections of mirrored handshakes: at most one in use for each peer, moved by the event loop.
+
+One way of connecting is tried after the other. What a NAT with a PPTP helper keeps of a connection that did not come
+to be, it forgets after two minutes, and takes the GRE flow of a call with Call ID 0 for that connection's: the tunnel
+would fall silent. So nothing else is begun where the first way succeeds, and what succeeded is the first the next time.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +30,9 @@ from grepunch.peer import (
 )
 from pptp.wire.control import TCP_PORT
 
+# ours: both SYNs of a simultaneous open have met by then, if their NATs let them
+NEXT_WAY_AFTER = 2.0
+
 
 class _Rank(IntEnum):
     """Of several connections that come to be, both sides take the one of the highest rank."""
@@ -36,13 +44,15 @@ class _Rank(IntEnum):
 
 @dataclass(slots=True)
 class _Attempt:
-    """What there is for one peer: the connection in use, and those that may still come to be."""
+    """What there is for one peer: the connection in use, those that may still come to be, and ways not yet tried."""
 
     machine: PeerMachine
     address: IPv4Address
+    ways: list[_Rank]
     numbered: bool = False  # its GRE carries a Call ID
     used: tuple[_Rank, Connection] | None = None
     pending: dict[_Rank, Connection] = field(default_factory=dict)
+    later: asyncio.TimerHandle | None = None
 
 
 class Mirrors:
@@ -67,6 +77,7 @@ class Mirrors:
         self._on_notice = on_notice
         self._set_call_id = set_call_id
         self._attempts: dict[str, _Attempt] = {}
+        self._worked: dict[str, _Rank] = {}  # how the last connection of a peer came to be
 
     def act(self, name: str, machine: PeerMachine, item: MirrorTransmit) -> None:
         """One thing that the machine of peer ``name`` wants done."""
@@ -74,15 +85,12 @@ class Mirrors:
         match item:
             case MirrorDial(address=address):
                 self._drop(name)
-                try:
-                    self._dial(name, machine, address)
-                except HostError as error:
-                    self._on_notice(f"NATs that want to see a PPTP call first cannot be passed: {error}", name)
-                    self._lost(name, machine)
+                self._dial(name, machine, address)
             case MirrorData(message=message) if attempt is not None and attempt.used is not None:
                 if not attempt.used[1].send(message):
                     self._lost(name, machine)
-            case MirrorKeep(call_id=call_id) if attempt is not None:
+            case MirrorKeep(call_id=call_id) if attempt is not None and attempt.used is not None:
+                self._worked[name] = attempt.used[0]
                 self._stop_trying(name, attempt)
                 if call_id:
                     attempt.numbered = True
@@ -96,14 +104,40 @@ class Mirrors:
             self._drop(name)
 
     def _dial(self, name: str, machine: PeerMachine, address: IPv4Address) -> None:
-        loop = asyncio.get_running_loop()
-        attempt = self._attempts[name] = _Attempt(machine, address)
-        self._entrance.expect(name, address, lambda connection: self._called(name, connection))
         own_call = _Rank.DIALLER_CALLS if machine.config.dialing else _Rank.SERVER_CALLS
-        for rank in (_Rank.SIMULTANEOUS, own_call):
-            connection = simultaneous.connect(address, TCP_PORT, from_same=rank is _Rank.SIMULTANEOUS)
+        worked = self._worked.get(name, _Rank.SIMULTANEOUS)
+        ways = [own_call, _Rank.SIMULTANEOUS] if worked is own_call else [_Rank.SIMULTANEOUS, own_call]
+        attempt = self._attempts[name] = _Attempt(machine, address, ways)
+        self._entrance.expect(name, address, lambda connection: self._called(name, connection))
+        if worked in ways:
+            self._try_next_way(name)
+        else:  # it was the peer who called
+            self._wait(name, attempt)
+
+    def _wait(self, name: str, attempt: _Attempt) -> None:
+        attempt.later = asyncio.get_running_loop().call_later(NEXT_WAY_AFTER, self._waited, name)
+
+    def _waited(self, name: str) -> None:
+        self._try_next_way(name)
+        self._settled(name)
+
+    def _try_next_way(self, name: str) -> None:
+        attempt = self._attempts[name]
+        attempt.later = None
+        while attempt.ways:
+            rank = attempt.ways.pop(0)
+            try:
+                connection = simultaneous.connect(attempt.address, TCP_PORT, from_same=rank is _Rank.SIMULTANEOUS)
+            except HostError as error:
+                self._on_notice(f"NATs that want to see a PPTP call first may not be passed: {error}", name)
+                continue
             attempt.pending[rank] = connection
-            loop.add_writer(connection.fileno(), self._finished, name, rank)
+            asyncio.get_running_loop().add_writer(connection.fileno(), self._finished, name, rank)
+            if attempt.ways:
+                self._wait(name, attempt)
+            return
+        if not attempt.pending and attempt.used is None:
+            self._lost(name, attempt.machine)
 
     def _drop(self, name: str) -> None:
         attempt = self._attempts.pop(name, None)
@@ -115,6 +149,10 @@ class Mirrors:
 
     def _stop_trying(self, name: str, attempt: _Attempt) -> None:
         self._entrance.forget(name)
+        attempt.ways.clear()
+        if attempt.later is not None:
+            attempt.later.cancel()
+            attempt.later = None
         for connection in attempt.pending.values():
             asyncio.get_running_loop().remove_writer(connection.fileno())
             connection.close()
@@ -132,9 +170,12 @@ class Mirrors:
             self._use(name, attempt, rank, connection)
             return
         connection.close()
-        if not attempt.pending and attempt.used is None:  # refused; the peer may call as long as we try again
-            self._lost(name, attempt.machine)
-            self._settled(name)
+        if attempt.pending or attempt.used is not None:
+            return
+        if attempt.later is not None:  # refused: there is nothing to wait for
+            attempt.later.cancel()
+        self._try_next_way(name)  # after the last one the peer may call for as long as we try again
+        self._settled(name)
 
     def _called(self, name: str, connection: Connection) -> None:
         attempt = self._attempts[name]
@@ -157,7 +198,7 @@ class Mirrors:
         if data:
             attempt.machine.receive_mirror(MirrorReceived(data), self._now())
             self._settled(name)
-        elif data is not None and attempt.pending:
+        elif data is not None and (attempt.pending or attempt.ways):
             _stop_using(attempt)  # the peer has found a better one, and so shall we
         elif data is not None:
             self._lost(name, attempt.machine)
