@@ -12,6 +12,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 
 from grepunch.config import Profile
+from grepunch.io.errors import HostError
 from grepunch.io.simultaneous import Connection, Listener, adopt
 from grepunch.io.streams import Stream
 from pptp.value import value
@@ -44,10 +45,18 @@ class Entrance:
         return cls(served=any((one.address, one.port) == (_EVERYWHERE, TCP_PORT) for one in listeners))
 
     def expect(self, name: str, address: IPv4Address, taker: Taker) -> None:
-        """Whoever calls from ``address`` is ``taker``'s, until :meth:`forget`; raises :class:`Refused`."""
+        """Whoever calls from ``address`` is ``taker``'s, until :meth:`forget`.
+
+        Raises :class:`Refused`, and then nobody is awaited.
+        """
         self._awaited[name] = _Awaited(address, taker)
-        if not self._served:
+        if self._served:
+            return
+        try:
             self._listen()
+        except HostError:
+            del self._awaited[name]
+            raise
 
     def forget(self, name: str) -> None:
         """The peer of this name is awaited no longer; harmless where it was not."""

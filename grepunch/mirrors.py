@@ -78,6 +78,7 @@ class Mirrors:
         self._set_call_id = set_call_id
         self._attempts: dict[str, _Attempt] = {}
         self._worked: dict[str, _Rank] = {}  # how the last connection of a peer came to be
+        self._complaints: dict[str, str] = {}  # the last one about each peer
 
     def act(self, name: str, machine: PeerMachine, item: MirrorTransmit) -> None:
         """One thing that the machine of peer ``name`` wants done."""
@@ -108,7 +109,10 @@ class Mirrors:
         worked = self._worked.get(name, _Rank.SIMULTANEOUS)
         ways = [own_call, _Rank.SIMULTANEOUS] if worked is own_call else [_Rank.SIMULTANEOUS, own_call]
         attempt = self._attempts[name] = _Attempt(machine, address, ways)
-        self._entrance.expect(name, address, lambda connection: self._called(name, connection))
+        try:
+            self._entrance.expect(name, address, lambda connection: self._called(name, connection))
+        except HostError as error:  # the peer cannot call us, but we may call it
+            self._complain(name, error)
         if worked in ways:
             self._try_next_way(name)
         else:  # it was the peer who called
@@ -129,7 +133,7 @@ class Mirrors:
             try:
                 connection = simultaneous.connect(attempt.address, TCP_PORT, from_same=rank is _Rank.SIMULTANEOUS)
             except HostError as error:
-                self._on_notice(f"NATs that want to see a PPTP call first may not be passed: {error}", name)
+                self._complain(name, error)
                 continue
             attempt.pending[rank] = connection
             asyncio.get_running_loop().add_writer(connection.fileno(), self._finished, name, rank)
@@ -138,6 +142,13 @@ class Mirrors:
             return
         if not attempt.pending and attempt.used is None:
             self._lost(name, attempt.machine)
+
+    def _complain(self, name: str, error: HostError) -> None:
+        """Say what the host refuses: once, and not with every attempt."""
+        sentence = f"NATs that want to see a PPTP call first may not be passed: {error}"
+        if self._complaints.get(name) != sentence:
+            self._complaints[name] = sentence
+            self._on_notice(sentence, name)
 
     def _drop(self, name: str) -> None:
         attempt = self._attempts.pop(name, None)

@@ -28,7 +28,10 @@ _ABORT = struct.pack("ii", 1, 0)  # linger for no time: no TIME_WAIT, which woul
 
 
 def _stream(port: int | None) -> socket.socket:
-    stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    except OSError as error:
+        raise Refused(f"no TCP socket is to be had: {error.strerror}") from error
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, _SYN_REPEATS)

@@ -10,7 +10,11 @@ from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address
 from typing import cast
 
+import pytest
+
 from grepunch.entrance import Entrance
+from grepunch.io import simultaneous
+from grepunch.io.errors import Refused
 from grepunch.io.simultaneous import Connection
 from grepunch.io.streams import Ends, Stream, listen
 
@@ -106,3 +110,27 @@ def test_a_call_for_which_no_descriptor_is_left_is_lost_and_no_more() -> None:
         assert place.taken["bob"] == 0
 
     run(lambda: Place(served=True), work)
+
+
+def test_a_port_that_another_program_has_to_itself_is_a_refusal_and_leaves_nothing() -> None:
+    async def work(place: Place) -> None:
+        with socket.socket() as other:
+            other.bind(("", place.port))
+            other.listen()
+            for name in PEERS:
+                with pytest.raises(Refused, match="cannot be used"):
+                    place.await_peer(name)
+                place.entrance.forget(name)
+        place.await_peer("alice")
+        assert await place.call(PEERS["alice"]) == b"alice"
+
+    run(lambda: Place(served=False), work)
+
+
+def test_no_descriptor_left_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(socket, "socket", exhausted)
+    with pytest.raises(Refused, match="too many open files"):
+        simultaneous.connect(HERE, 1723, from_same=False)
