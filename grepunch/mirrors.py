@@ -119,6 +119,7 @@ class Mirrors:
             self._wait(name, attempt)
 
     def _wait(self, name: str, attempt: _Attempt) -> None:
+        """Give what is under way its time before the next way."""
         attempt.later = asyncio.get_running_loop().call_later(NEXT_WAY_AFTER, self._waited, name)
 
     def _waited(self, name: str) -> None:
@@ -127,7 +128,7 @@ class Mirrors:
 
     def _try_next_way(self, name: str) -> None:
         attempt = self._attempts[name]
-        attempt.later = None
+        _stop_waiting(attempt)
         while attempt.ways:
             rank = attempt.ways.pop(0)
             try:
@@ -161,9 +162,7 @@ class Mirrors:
     def _stop_trying(self, name: str, attempt: _Attempt) -> None:
         self._entrance.forget(name)
         attempt.ways.clear()
-        if attempt.later is not None:
-            attempt.later.cancel()
-            attempt.later = None
+        _stop_waiting(attempt)
         for connection in attempt.pending.values():
             asyncio.get_running_loop().remove_writer(connection.fileno())
             connection.close()
@@ -183,8 +182,6 @@ class Mirrors:
         connection.close()
         if attempt.pending or attempt.used is not None:
             return
-        if attempt.later is not None:  # refused: there is nothing to wait for
-            attempt.later.cancel()
         self._try_next_way(name)  # after the last one the peer may call for as long as we try again
         self._settled(name)
 
@@ -198,6 +195,7 @@ class Mirrors:
             connection.close()
             return
         _stop_using(attempt)
+        _stop_waiting(attempt)
         attempt.used = (rank, connection)
         asyncio.get_running_loop().add_reader(connection.fileno(), self._readable, name, connection)
         attempt.machine.receive_mirror(MirrorConnected(), self._now())
@@ -209,11 +207,23 @@ class Mirrors:
         if data:
             attempt.machine.receive_mirror(MirrorReceived(data), self._now())
             self._settled(name)
-        elif data is not None and (attempt.pending or attempt.ways):
-            _stop_using(attempt)  # the peer has found a better one, and so shall we
         elif data is not None:
-            self._lost(name, attempt.machine)
+            self._ended(name, attempt)
             self._settled(name)
+
+    def _ended(self, name: str, attempt: _Attempt) -> None:
+        """The connection in use is gone: perhaps because the peer has a better one, which may be under way here too."""
+        _stop_using(attempt)
+        if not attempt.pending:
+            self._try_next_way(name)
+        elif attempt.ways:
+            self._wait(name, attempt)
+
+
+def _stop_waiting(attempt: _Attempt) -> None:
+    if attempt.later is not None:
+        attempt.later.cancel()
+        attempt.later = None
 
 
 def _stop_using(attempt: _Attempt) -> None:

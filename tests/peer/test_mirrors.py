@@ -258,3 +258,45 @@ def test_a_port_that_another_program_has_leaves_the_way_from_any_other(place: Pl
     place.finish(place.wires[0])
     place.reads(place.wires[0], b"hello")
     assert place.machine.news == [MirrorConnected(), MirrorReceived(b"hello")]
+
+
+def test_nothing_else_is_begun_while_a_connection_is_in_use_however_long_its_handshake_takes(place: Place) -> None:
+    """A helper keeps what it saw of a connection that did not come to be, and ends the call for it later."""
+    place.dial()
+    place.finish(place.wires[0])
+    place.loop.run_until(5 * NEXT_WAY_AFTER)
+    assert len(place.wires) == 1
+    place.dial()
+    place.called()
+    place.loop.run_until(place.loop.now + 5 * NEXT_WAY_AFTER)
+    assert [wire.from_same for wire in place.wires[1:]] == [True, False], "one that was begun, and the peer's"
+
+
+def test_a_connection_that_ends_makes_room_for_the_next_way(place: Place) -> None:
+    place.dial()
+    place.finish(place.wires[0])
+    place.reads(place.wires[0], b"")
+    assert place.wires[0].closed
+    assert [wire.from_same for wire in place.wires] == [True, False]
+    place.finish(place.wires[1])
+    place.reads(place.wires[1], b"")
+    assert place.machine.news == [MirrorConnected(), MirrorConnected(), MirrorClosed()]
+    assert place.nothing_is_left()
+
+
+def test_the_peers_worse_connection_that_ends_leaves_time_for_the_better_one_under_way(place: Place) -> None:
+    place.dial()
+    theirs = place.called()
+    place.reads(theirs, b"")
+    assert len(place.wires) == 2
+    place.finish(place.wires[0])
+    place.loop.run_until(5 * NEXT_WAY_AFTER)
+    assert place.machine.news == [MirrorConnected(), MirrorConnected()]
+    assert len(place.wires) == 2
+
+
+def test_the_peers_connection_that_ends_does_not_hold_up_the_next_way_where_the_better_one_hangs(place: Place) -> None:
+    place.dial()
+    place.reads(place.called(), b"")
+    place.loop.run_until(NEXT_WAY_AFTER)
+    assert [wire.from_same for wire in place.wires] == [True, False, False]
