@@ -34,7 +34,7 @@ from pptp.value import value
 MIRROR_AFTER = 1.0
 # ours, because TCP asks again after 1 s and 3 s, and a SYN that no NAT has opened the way for is not going to arrive
 CONNECT_WAIT = 8.0
-# ours, because a probe leaves every 2.1 s at the slowest, and the first that arrives brings up the path
+# ours: probes leave when the call comes up and the first that is answered brings up the path; longer than a round trip
 JUDGE_AFTER = 2.2
 # ours, because a NAT that accepts strays refuses a SYN that comes before its own host's has left
 REDIAL_AFTER = 0.5

@@ -237,10 +237,12 @@ class Puncher:
                 pass  # already at full TTL, or over
 
     def call_seen(self, now: float) -> None:
-        """Both NATs have now seen a PPTP call. Where the probes were waiting for that, they wait no longer."""
+        """Both NATs have now seen a PPTP call: probes of full TTL go out at once, whatever they were waiting for."""
         if self._began is not None and now < self._all_held_until and self._phase in (Phase.LEAD, Phase.FULL):
             self._all_held_until = now
             self._go_full(now, Phase.FULL)
+        elif self._phase is Phase.FULL:
+            self._full(now)
 
     def outlast(self, now: float) -> None:
         """Our own NAT lets nothing out: go on for as long as the peer's packets may occupy our place in it."""

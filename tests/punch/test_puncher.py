@@ -452,11 +452,18 @@ def test_the_call_that_is_up_releases_the_probes_at_once() -> None:
     run(machine, 0.1)
     machine.call_seen(0.15)
     assert [(send.form, send.ttl is None) for send in machine.transmits()] == [(Form.V1, True), (Form.V0, False)]
-    machine.call_seen(0.16)
-    assert machine.transmits() == []
 
 
-def test_a_call_that_nobody_waited_for_changes_nothing() -> None:
+@pytest.mark.parametrize("at", [1.0, 4.0, 20.0])
+def test_a_call_that_comes_up_late_is_tried_at_once_and_not_at_the_next_probes_time(at: float) -> None:
+    machine = started()
+    run(machine, at)
+    machine.call_seen(at)
+    assert [(send.form, send.ttl) for send in machine.transmits()] == [(Form.V1, None), (Form.V0, None)]
+    assert len(run(machine, at + plan.FULL_SLOW_INTERVAL)) >= 2
+
+
+def test_a_call_that_is_up_during_the_lead_does_not_end_it() -> None:
     machine = started()
     machine.transmits()
     machine.call_seen(0.05)
