@@ -261,7 +261,7 @@ class Traversal:
         if self._round is not None:
             self._round.settled = True
             if self._round.puncher is not None:
-                self._round.puncher.stop(now)
+                self._round.puncher.settle(now)
 
     @property
     def punching(self) -> bool:

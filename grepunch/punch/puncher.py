@@ -3,12 +3,12 @@
 Its owner (the dialer, one puncher per peer and attempt) hands it the targets, starts it at the common start and
 tells it when the peer is open; it hears :class:`OwnSideOpen` (to be sent to the peer through the rendezvous, if
 there is one), :class:`Proven` for each address and form that works both ways, and :class:`WindowEnded`. The owner
-nominates one of the proven and calls :meth:`Puncher.stop`.
+nominates one of the proven and calls :meth:`Puncher.settle` once it is in use.
 
-States (the enum :class:`Phase`): IDLE until told to start; WAITING for the common start; LEAD, TTL-limited;
-FULL; and at the end of the window ENDED, where it only answers. Without a rendezvous the window is followed by
-SPARSE, TTL-limited again, and now and then a BURST of full TTL, until stopped. An authentic probe of the peer shows
-that the peer is open, and has the effect of its "open".
+States (the enum :class:`Phase`): IDLE until told to start; WAITING for the common start; LEAD, TTL-limited; FULL; and
+ENDED, where it only answers, at the end of the window, or when the owner uses what was proven. Without a rendezvous the
+window is followed by SPARSE, TTL-limited again, and now and then a BURST of full TTL, until stopped. An authentic probe
+of the peer shows that the peer is open, and has the effect of its "open".
 
 Where the peer's packets do not leave its own NAT any more, ours may be what occupies their place there, and would for
 as long as they keep coming (:meth:`Puncher.hold`): with our own side surely open, we are SPARSE until it is heard.
@@ -255,6 +255,13 @@ class Puncher:
         if self._phase is Phase.FULL and self._peer_is_shut:
             self._go_full(now, Phase.FULL)
 
+    def settle(self, now: float) -> None:
+        """The path is in use: send nothing more of our own accord, and answer a peer that has not proven it yet."""
+        proven = any(stream.proven for stream in self._streams.values())
+        self.stop(now)
+        if proven:
+            self._phase = Phase.ENDED
+
     def stop(self, now: float) -> None:
         """Send and hear nothing more."""
         self._clock(now)
@@ -342,6 +349,7 @@ class Puncher:
         answer = stream.take(probe, ttl, echo=echo)
         if echo:
             self._prove(stream, probe.highest_heard, now)
+        answer |= self._phase is Phase.ENDED and not probe.proven  # what was lost no scheduled probe says again
         if answer and probe.attempt_id == stream.peer_attempt:
             stream.answered = self._send_full(stream, now)
         elif answer:

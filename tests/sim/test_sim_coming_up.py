@@ -7,9 +7,11 @@ import itertools
 import pytest
 
 from grepunch.peer import HandshakeFailed, PathUp, PeerState, PunchFailed
-from grepunch.ports import Form
+from grepunch.ports import Form, GreSend
+from pptp.wire.sealed import is_sealed
+from pptp.wire.vendor import ClearKind, parse_clear
 from tests.punch.simnat import CLASSES
-from tests.sim.peer_world import World, connected, is_initiation
+from tests.sim.peer_world import Host, World, connected, is_initiation
 
 SKEWS = (0.0, 0.5, -0.5, 5.0, -5.0)
 PAIRS = list(itertools.product(CLASSES, CLASSES))
@@ -88,6 +90,28 @@ def test_loss_repetition_and_reordering_cost_time_only(seed: int) -> None:
     assert world.both_up(), world.story()
     for host in world.hosts.values():
         assert len(set(host.received)) == len(host.received) > 35, world.story()
+
+
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_the_probe_that_would_have_proven_the_path_to_the_peer_is_said_again_when_it_is_lost(first: str) -> None:
+    """The first to have its proof hears sealed answers through the hole, and so stops; it goes on answering probes."""
+    world = World("G7V0", "G2", seed=4)
+    lost: list[float] = []
+
+    def lose(host: Host, send: GreSend) -> bool:
+        if send.ttl is not None or is_sealed(send.ppp) or parse_clear(send.ppp).kind is not ClearKind.PROBE:
+            return False
+        if host.name != first:  # what it says first is the proof for the other
+            return not any(count.heard for count in host.machine.punch_counts)
+        if host.machine.hole is None or host.path_ups():
+            return False
+        lost.append(world.now)
+        return True
+
+    world.gre_lost = lose
+    world.start()
+    assert world.come_up() < 5.0, world.story()
+    assert lost, "nothing was lost"
 
 
 @pytest.mark.parametrize("step", range(8))
