@@ -482,7 +482,7 @@ class Traversal:
             current.puncher.hold(now)
         # Should the rendezvous have gone since the plan was agreed on, the start is near all the same.
         start = max(clock.local_time(plan.start), now) if clock is not None else now
-        if any(target.kind is CandidateKind.EXTERNAL for target in selection.targets):
+        if Candidate(theirs.external, CandidateKind.EXTERNAL) in selection.targets:
             call_first = current.winner is not None and current.winner.mirrored
             outgoing = current.peer_outgoing
             if outgoing is CallStep.FIRST and not current.outgoing_first:

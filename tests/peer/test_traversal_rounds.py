@@ -6,10 +6,12 @@ import random
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface
 
+import pytest
+
 from grepunch.ports import Form, GreSend, PathNews, PathNewsKind
 from grepunch.punch.plan import Budget
 from grepunch.signalling.messages import Candidates, Open, Plan, PlanReply
-from grepunch.traversal import PathDoubted, Traversal
+from grepunch.traversal import UNSEEN, PathDoubted, RoundStarts, Traversal
 from tests.attack.hostile import HERE, THERE, Clock
 
 ELSEWHERE = [IPv4Address(f"203.0.113.{number}") for number in (61, 62, 63, 64)]
@@ -72,6 +74,25 @@ def test_an_address_that_no_host_of_the_internet_has_is_not_probed_on_the_word_o
     nowhere = (IPv4Address("127.0.0.1"), IPv4Address("10.1.2.3"), IPv4Address("224.0.0.1"))
     traversal.receive(Candidates(1, 0.02, THERE, frozenset(Form), (), nowhere), 0.0)
     assert probed(traversal) == {THERE}
+
+
+@pytest.mark.parametrize("inside", [str(UNSEEN), "127.0.0.1", "10.1.2.3", "192.168.1.1", "224.0.0.1", str(HERE)])
+def test_an_address_that_is_not_probed_is_not_called_either(inside: str) -> None:
+    """However the peer gets a round to take place: here by an address at which its GRE was seen."""
+    traversal = make_traversal(Clock)
+    traversal.begin(0.0)
+    external = IPv4Address(inside)
+    traversal.receive(Candidates(1, 0.02, external, frozenset(Form), (), (ELSEWHERE[0],)), 0.0)
+    traversal.receive(PlanReply(1, True), 0.1)
+    assert not any(isinstance(event, RoundStarts) for event in traversal.events())
+
+
+def test_an_address_that_is_probed_is_called() -> None:
+    traversal = make_traversal(Clock)
+    traversal.begin(0.0)
+    traversal.receive(Candidates(1, 0.02, THERE, frozenset(Form), (), (ELSEWHERE[0],)), 0.0)
+    traversal.receive(PlanReply(1, True), 0.1)
+    assert [event.external for event in traversal.events() if isinstance(event, RoundStarts)] == [THERE]
 
 
 def opened(
