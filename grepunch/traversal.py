@@ -327,8 +327,8 @@ class Traversal:
             self._round.puncher.call_seen(now)
 
     def afford(self, address: IPv4Address, packets: int, now: float) -> bool:
-        """Take so many packets out of what this address may get; False when it has had too many."""
-        return all(self._budget.spend(address, now, hourly=True) for _ in range(packets))
+        """Take so many packets out of what this address may get; False, and none, when that is too many."""
+        return self._budget.spend(address, now, hourly=True, packets=packets)
 
     def claims(self, address: IPv4Address) -> bool:
         """Whether the current round is about to prove this address."""

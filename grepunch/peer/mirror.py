@@ -36,11 +36,15 @@ MIRROR_AFTER = 1.0
 CONNECT_WAIT = 8.0
 # ours: probes leave when the call comes up and the first that is answered brings up the path; longer than a round trip
 JUDGE_AFTER = 2.2
-# ours, because a NAT that accepts strays refuses a SYN that comes before its own host's has left
+# ours, because a NAT that accepts strays refuses a SYN that comes before its own host's has left; doubled each time,
+# for what is refused once the peer has begun, too, will be refused again
 REDIAL_AFTER = 0.5
 # ours, because who lies about an address must not have us flood it: two connections of three SYNs at the most (see
-# :mod:`grepunch.io.simultaneous`) count as so many probes of that address
+# :mod:`grepunch.io.simultaneous`) count as so many probes of that address. One of each may leave before TCP repeats
+# any, which it does after a second: more are not taken from the probes for what is refused by then.
 DIAL_PACKETS = 6
+FIRST_PACKETS = 2
+REPEAT_AFTER = 0.9
 
 
 @value
@@ -95,6 +99,7 @@ MirrorNews = MirrorConnected | MirrorReceived | MirrorClosed
 
 class _Timer(Enum):
     DIAL = "dial"
+    REPEAT = "repeat"  # TCP is about to send its SYNs again
     CONNECT = "connect"
     JUDGE = "judge"
 
@@ -109,6 +114,7 @@ class Mirror:
         self._afford = afford
         self._address: IPv4Address | None = None
         self._until = 0.0
+        self._redial_after = REDIAL_AFTER
         self._round = 0
         self._dialled = False
         self._searching = False  # in a round that has proven no path yet
@@ -141,11 +147,11 @@ class Mirror:
         """Act on what is due."""
         for timer in self._timers.pop_expired(now):
             match timer:
-                case _Timer.DIAL if self._address is not None and self._afford(self._address, DIAL_PACKETS, now):
-                    self._forget()
-                    self._dialled = True
-                    self._timers.arm(_Timer.CONNECT, self._until)
-                    self._out.append(MirrorDial(self._address))
+                case _Timer.DIAL if self._address is not None:
+                    self._dial(self._address, now)
+                case _Timer.REPEAT if self._address is not None:
+                    if not self._afford(self._address, DIAL_PACKETS - FIRST_PACKETS, now):
+                        self.hang_up()
                 case _Timer.CONNECT:
                     self.hang_up()
                 case _Timer.JUDGE:
@@ -175,7 +181,7 @@ class Mirror:
         self._round, self._address, self._searching = number, address, True
         self._outgoing = outgoing is CallStep.FIRST
         self._other_form = outgoing is not None
-        self._until = start + MIRROR_AFTER + CONNECT_WAIT
+        self._until, self._redial_after = start + MIRROR_AFTER + CONNECT_WAIT, REDIAL_AFTER
         self._timers.arm(_Timer.DIAL, start if first else start + MIRROR_AFTER)
 
     def settled(self) -> None:
@@ -221,24 +227,47 @@ class Mirror:
         """What became of the connection that was dialled last."""
         match news:
             case MirrorConnected() if self._dialled and not self.up:
-                self._timers.stop(_Timer.CONNECT)
+                self._stop(_Timer.CONNECT, _Timer.REPEAT)
                 self._serial_number = self._serial_number + 1 & 0xFFFF
                 self._call = MirroredCall(outgoing=self._outgoing, serial_number=self._serial_number)
                 self._call.open(now)
             case MirrorReceived(data=data) if self._call is not None:
                 self._call.receive(data, now)
-            case MirrorClosed():
-                self._timers.stop(_Timer.CONNECT)
-                self._timers.stop(_Timer.JUDGE)
-                if self._dialled and not self.up and now + REDIAL_AFTER < self._until:
-                    self._timers.arm(_Timer.DIAL, now + REDIAL_AFTER)
+            case MirrorClosed() if self._dialled:
+                self._stop(_Timer.CONNECT, _Timer.REPEAT, _Timer.JUDGE)
+                was_up = self.up
                 self._forget()
+                if self._searching and not self._dial_later(now) and was_up:
+                    self._try_other_form(now)
             case _:
                 pass
         if self._call is not None:
             self._follow(self._call, now)
 
     # -- what follows ---------------------------------------------------------------------------------------
+
+    def _dial(self, address: IPv4Address, now: float) -> None:
+        if not self._afford(address, FIRST_PACKETS, now):
+            self._dial_later(now)
+            return
+        self._forget()
+        self._dialled = True
+        self._timers.arm(_Timer.REPEAT, now + REPEAT_AFTER)
+        self._timers.arm(_Timer.CONNECT, self._until)
+        self._out.append(MirrorDial(address))
+
+    def _dial_later(self, now: float) -> bool:
+        """Once more, later each time; False where the attempt will be over by then."""
+        if self._timers.at(_Timer.DIAL) is not None:  # a new round's, which is about to begin
+            return True
+        at, self._redial_after = now + self._redial_after, 2 * self._redial_after
+        if at < self._until:
+            self._timers.arm(_Timer.DIAL, at)
+        return at < self._until
+
+    def _stop(self, *timers: _Timer) -> None:
+        for timer in timers:
+            self._timers.stop(timer)
 
     def _forget(self) -> None:
         self._call, self._call_ids, self._dialled = None, None, False
@@ -253,7 +282,7 @@ class Mirror:
         """The other form's turn, on a new connection."""
         self.hang_up()
         self._outgoing, self._other_form = not self._outgoing, False
-        self._until = now + CONNECT_WAIT
+        self._until, self._redial_after = now + CONNECT_WAIT, REDIAL_AFTER
         self._timers.arm(_Timer.DIAL, now)
 
     def _follow(self, call: MirroredCall, now: float) -> None:

@@ -152,21 +152,22 @@ class Budget:
     def __init__(self) -> None:
         self._spent: dict[IPv4Address, _Spent] = {}
 
-    def spend(self, target: IPv4Address, now: float, *, hourly: bool, lead: bool = False) -> bool:
-        """Take one packet for ``target``; False when it may not be sent. ``hourly`` is off for a configured one."""
+    def spend(self, target: IPv4Address, now: float, *, hourly: bool, lead: bool = False, packets: int = 1) -> bool:
+        """Take ``packets`` for ``target``, or none and say False. ``hourly`` is off for a configured one."""
         spent = self._spent.get(target)
         if spent is None:
             if len(self._spent) >= BUDGET_MAX_TARGETS and not self._forget_idle(now):
                 return False
             spent = self._spent[target] = _Spent()
         times = spent.lead if lead else spent.full
-        if len(times) >= BUDGET_PACKETS and now - times[-BUDGET_PACKETS] < BUDGET_PERIOD:
+        left = BUDGET_PACKETS - packets  # so many may have gone in the period
+        if len(times) > left and now - times[-left - 1] < BUDGET_PERIOD:
             return False
         proven = spent.proven_at is not None and now - spent.proven_at < HOUR
-        full = len(times) == BUDGET_HOURLY_PACKETS and now - times[0] < HOUR
-        if hourly and full and not proven:
+        over = len(times) + packets - BUDGET_HOURLY_PACKETS
+        if hourly and over > 0 and now - times[over - 1] < HOUR and not proven:
             return False
-        times.append(now)
+        times.extend([now] * packets)
         return True
 
     def prove(self, target: IPv4Address, now: float) -> None:

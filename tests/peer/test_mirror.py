@@ -7,9 +7,11 @@ from ipaddress import IPv4Address
 from grepunch.peer.mirror import (
     CONNECT_WAIT,
     DIAL_PACKETS,
+    FIRST_PACKETS,
     JUDGE_AFTER,
     MIRROR_AFTER,
     REDIAL_AFTER,
+    REPEAT_AFTER,
     Mirror,
     MirrorClosed,
     MirrorConnected,
@@ -144,7 +146,71 @@ def test_a_refusal_is_asked_again_until_the_attempt_is_over() -> None:
         mirror.handle_timeout(due)
         assert mirror.transmits() == [MirrorDial(PEER)]
         now, dials = due, dials + 1
-    assert dials == CONNECT_WAIT / REDIAL_AFTER
+    assert dials == 5
+    assert now < DIAL_AT + CONNECT_WAIT
+
+
+def test_refusals_leave_the_probes_their_packets() -> None:
+    """Two that might have met by probes half a minute later did not, for nothing was left of what they may send."""
+    left = [64]
+
+    def afford(address: IPv4Address, packets: int, now: float) -> bool:
+        left[0] -= packets
+        return True
+
+    mirror = Mirror(afford)
+    mirror.begin(1, START, PEER)
+    while (due := mirror.deadline()) is not None:
+        mirror.handle_timeout(due)
+        mirror.receive(MirrorClosed(), due + 0.1)
+    assert left[0] >= 64 - 5 * FIRST_PACKETS
+
+
+def test_a_connection_that_hangs_is_paid_for_before_its_syns_are_repeated_or_given_up() -> None:
+    for budget, outcome in ((DIAL_PACKETS, []), (DIAL_PACKETS - 1, [MirrorHangUp()])):
+        mirror = new_mirror(budget)
+        mirror.begin(1, START, PEER)
+        mirror.handle_timeout(DIAL_AT)
+        assert mirror.transmits() == [MirrorDial(PEER)]
+        mirror.handle_timeout(DIAL_AT + REPEAT_AFTER)
+        assert mirror.transmits() == outcome
+
+
+def test_a_call_that_is_lost_before_it_has_helped_is_made_again() -> None:
+    """Where a NAT resets its connection, say: otherwise this round and the silence after it would be lost with it."""
+    pair = connected()
+    talk(pair)
+    one = pair[0]
+    assert one.up
+    one.receive(MirrorClosed(), DIAL_AT + 1)
+    assert one.deadline() == DIAL_AT + 1 + REDIAL_AFTER
+    one.handle_timeout(DIAL_AT + 1 + REDIAL_AFTER)
+    assert one.transmits() == [MirrorDial(PEER)]
+
+
+def test_a_call_that_is_lost_too_late_to_be_made_again_makes_room_for_the_other_form() -> None:
+    pair = (new_mirror(), new_mirror())
+    for mirror in pair:
+        mirror.begin(1, START, PEER, outgoing=CallStep.ABLE)
+        mirror.handle_timeout(DIAL_AT)
+        mirror.transmits()
+        mirror.receive(MirrorConnected(), DIAL_AT + CONNECT_WAIT - 1)
+    talk(pair)
+    one = pair[0]
+    lost_at = DIAL_AT + CONNECT_WAIT - REDIAL_AFTER / 2
+    one.receive(MirrorClosed(), lost_at)
+    assert one.messages() == [OutgoingCall(1, CallStep.NEXT)]
+    one.handle_timeout(lost_at)
+    assert one.transmits() == [MirrorDial(PEER)]
+
+
+def test_a_call_that_is_lost_before_the_next_round_begins_does_not_bring_that_forward() -> None:
+    pair = connected()
+    talk(pair)
+    one = pair[0]
+    one.begin(2, DIAL_AT + 70, PEER)
+    one.receive(MirrorClosed(), DIAL_AT + 69)
+    assert one.deadline() == DIAL_AT + 70 + MIRROR_AFTER
 
 
 def test_a_stranger_on_the_connection_is_hung_up_on_without_a_word() -> None:
@@ -193,7 +259,7 @@ def test_where_a_call_helped_the_last_time_it_is_made_at_the_common_start() -> N
 
 
 def test_an_address_that_has_had_enough_packets_is_not_dialled() -> None:
-    mirror = new_mirror(2 * DIAL_PACKETS)
+    mirror = new_mirror(2 * FIRST_PACKETS)
     mirror.begin(1, START, PEER)
     now, dials = DIAL_AT, 0
     while (due := mirror.deadline()) is not None:

@@ -53,16 +53,27 @@ def test_burst_gaps_stay_in_their_range(octets: bytes, long_timers: bool) -> Non
     assert low <= schedule.burst_gap(lambda _: octets) < high
 
 
-@given(st.lists(st.floats(0, 30, allow_nan=False), min_size=100, max_size=600), st.booleans())
-def test_the_budget_holds_in_every_window(gaps: list[float], hourly: bool) -> None:
-    budget, now, spent = Budget(), 0.0, []
-    for gap in gaps:
+@given(
+    st.lists(st.tuples(st.floats(0, 30, allow_nan=False), st.sampled_from([1, 1, 2, 6])), min_size=100, max_size=600),
+    st.booleans(),
+)
+def test_the_budget_holds_in_every_window(wishes: list[tuple[float, int]], hourly: bool) -> None:
+    budget, now, spent = Budget(), 0.0, list[float]()
+    for gap, packets in wishes:
         now += gap / 20
-        if budget.spend(TARGET, now, hourly=hourly):
-            spent.append(now)
+        if budget.spend(TARGET, now, hourly=hourly, packets=packets):
+            spent += [now] * packets
     for first, after in zip(spent, spent[plan.BUDGET_PACKETS :], strict=False):
         assert after - first >= plan.BUDGET_PERIOD
     assert not hourly or len(spent) <= plan.BUDGET_HOURLY_PACKETS
+
+
+def test_a_wish_that_is_too_large_takes_nothing() -> None:
+    budget = Budget()
+    assert budget.spend(TARGET, 0.0, hourly=True, packets=plan.BUDGET_PACKETS - 2)
+    assert not budget.spend(TARGET, 1.0, hourly=True, packets=3)
+    assert [budget.spend(TARGET, 2.0, hourly=True) for _ in range(3)] == [True, True, False]
+    assert budget.spend(TARGET, plan.BUDGET_PERIOD, hourly=True, packets=3)
 
 
 def spend_windows(budget: Budget, windows: int, *, hourly: bool) -> int:
