@@ -56,6 +56,7 @@ OCCUPIED = 35.0
 
 # ours, because a rendezvous or a replayed probe must not make us a nuisance to a third party
 BUDGET_PACKETS = 64
+PROVEN_BUDGET_PACKETS = 2 * BUDGET_PACKETS  # who has answered is none, and may be lost again as soon as it is found
 BUDGET_PERIOD = 30.0
 BUDGET_HOURLY_PACKETS = 256
 HOUR = 3600.0
@@ -139,7 +140,7 @@ class _Spent:
 class Budget:
     """How many packets each target still may get; one object per peer, outliving its attempts.
 
-    64 in any 30 s and 256 in any hour for each target; the hourly limit is lifted for an hour by a proof. Lead
+    64 in any 30 s and 256 in any hour for each target; a proof doubles the one and lifts the other for an hour. Lead
     packets, whose TTL ends before the target, have as much again of their own: routers on the way get those.
 
     Deviation: the user's own configured address keeps the 30 s limit but not the hourly one. The budget is there
@@ -160,10 +161,10 @@ class Budget:
                 return False
             spent = self._spent[target] = _Spent()
         times = spent.lead if lead else spent.full
-        left = BUDGET_PACKETS - packets  # so many may have gone in the period
-        if len(times) > left and now - times[-left - 1] < BUDGET_PERIOD:
-            return False
         proven = spent.proven_at is not None and now - spent.proven_at < HOUR
+        others = (PROVEN_BUDGET_PACKETS if proven else BUDGET_PACKETS) - packets  # in the period
+        if len(times) > others and now - times[-others - 1] < BUDGET_PERIOD:
+            return False
         over = len(times) + packets - BUDGET_HOURLY_PACKETS
         if hourly and over > 0 and now - times[over - 1] < HOUR and not proven:
             return False

@@ -76,6 +76,17 @@ def test_a_wish_that_is_too_large_takes_nothing() -> None:
     assert budget.spend(TARGET, plan.BUDGET_PERIOD, hourly=True, packets=3)
 
 
+def test_who_has_answered_can_be_looked_for_again_at_once() -> None:
+    """A path that is lost as soon as it was found must not wait for the budget of the half minute before."""
+    budget = Budget()
+    assert budget.spend(TARGET, 0.0, hourly=True, packets=plan.BUDGET_PACKETS)
+    assert not budget.spend(TARGET, 1.0, hourly=True)
+    budget.prove(TARGET, 1.0)
+    assert budget.spend(TARGET, 2.0, hourly=True, packets=plan.BUDGET_PACKETS)
+    assert not budget.spend(TARGET, 3.0, hourly=True)
+    assert budget.spend(TARGET, plan.BUDGET_PERIOD, hourly=True)
+
+
 def spend_windows(budget: Budget, windows: int, *, hourly: bool) -> int:
     return sum(
         budget.spend(TARGET, 65.0 * window + packet * 0.2, hourly=hourly)
