@@ -249,9 +249,9 @@ class PeerMachine(PeerView):
         return good
 
     def receive_mirror(self, news: MirrorNews, now: float) -> None:
-        """What became of the connection that ``MirrorDial`` asked for."""
-        if self._session is not None:
-            self._session.mirror.receive(news, now)
+        """What became of the connection of ``MirrorDial``. With a call that was up its path is gone, most likely."""
+        if self._session is not None and self._session.mirror.receive(news, now):
+            self._ways.hole.look(now)
         self._settle(now)
 
     # -- sealed frames --------------------------------------------------------------------------------------------

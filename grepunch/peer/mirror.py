@@ -223,8 +223,9 @@ class Mirror:
 
     # -- what arrives ---------------------------------------------------------------------------------------
 
-    def receive(self, news: MirrorNews, now: float) -> None:
-        """What became of the connection that was dialled last."""
+    def receive(self, news: MirrorNews, now: float) -> bool:
+        """What became of the connection that was dialled last; True when a call is lost with it that was up."""
+        was_up = self.up
         match news:
             case MirrorConnected() if self._dialled and not self.up:
                 self._stop(_Timer.CONNECT, _Timer.REPEAT)
@@ -235,7 +236,6 @@ class Mirror:
                 self._call.receive(data, now)
             case MirrorClosed() if self._dialled:
                 self._stop(_Timer.CONNECT, _Timer.REPEAT, _Timer.JUDGE)
-                was_up = self.up
                 self._forget()
                 if self._searching and not self._dial_later(now) and was_up:
                     self._try_other_form(now)
@@ -243,6 +243,7 @@ class Mirror:
                 pass
         if self._call is not None:
             self._follow(self._call, now)
+        return was_up and not self.up
 
     # -- what follows ---------------------------------------------------------------------------------------
 

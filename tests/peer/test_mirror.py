@@ -225,8 +225,9 @@ def test_a_connection_that_is_lost_is_forgotten_and_the_next_round_dials_anew() 
     pair = connected()
     talk(pair)
     one = pair[0]
-    one.receive(MirrorClosed(), DIAL_AT + 60)
+    assert one.receive(MirrorClosed(), DIAL_AT + 60), "what had been up is lost"
     assert not one.up
+    assert not one.receive(MirrorClosed(), DIAL_AT + 60)
     assert one.transmits() == []
     one.begin(2, DIAL_AT + 70, PEER)
     one.handle_timeout(DIAL_AT + 70 + MIRROR_AFTER)
