@@ -14,6 +14,7 @@ import os
 import socket
 import struct
 from collections.abc import Collection
+from contextlib import suppress
 from ipaddress import IPv4Address
 
 from grepunch.io import grefilter
@@ -78,7 +79,14 @@ class Connection:
             return b""
 
     def close(self) -> None:
-        """Abort it. Harmless when closed."""
+        """Abort it, in two steps. Harmless when closed.
+
+        A NAT takes a SYN for the beginning of another connection only after a FIN, or a reset of the SYN's own
+        direction; else it keeps what it knows of this one, with the call its helper has seen, and the next call would
+        be for nothing.
+        """
+        with suppress(OSError):  # there was never a connection
+            self._socket.shutdown(socket.SHUT_WR)
         self._socket.close()
 
 

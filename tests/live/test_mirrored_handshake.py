@@ -40,7 +40,13 @@ def come_up(nat_a: str, nat_b: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("nat_a", "nat_b", "form"),
-    [("G5", "G5", Form.V1), ("G5", "G2", Form.V1), ("G3", "G5", Form.V1), ("G5K", "G5K", OUTGOING)],
+    [
+        ("G5", "G5", Form.V1),
+        ("G5", "G2", Form.V1),
+        ("G3", "G5", Form.V1),
+        ("G5K", "G5K", OUTGOING),
+        ("G5", "G5K", OUTGOING),
+    ],
 )
 def test_a_mirrored_handshake_passes_nats_that_want_to_see_a_call(
     run_in_lab: RunInLab, nat_a: str, nat_b: str, form: str
