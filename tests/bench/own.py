@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import platform
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import grepunch
+import pptp
 from grepunch.ordinary.users import User, write_users
 from grepunch.secure.identity import Identity, encode_key, generate_private_key
 from tests.bench.contender import INNER_NETWORK, Contender, write_secret
@@ -100,7 +102,9 @@ class Ours(Contender):
         return f"{grepunch.__version__} on Python {platform.python_version()}"
 
     def prepare(self, site: Site) -> None:
-        """Make keys and write both profiles."""
+        """Make keys and write both profiles; and compile, as an installation does, or each start would do it again."""
+        for package in (grepunch, pptp):
+            compileall.compile_dir(str(Path(package.__path__[0])), quiet=2)
         identities = {side: Identity.from_private_key(generate_private_key(os.urandom)) for side in SIDES}
         site.interfaces = dict.fromkeys(SIDES, "gp-bench")
         for side in SIDES:
