@@ -24,7 +24,8 @@ G6      lets GRE out with the host's private address      nothing
 ======  ================================================  ==========================
 
 What a G19 has let through it lets through again, for whoever meets again: the rendezvous tells each the other's new
-address. Without one nobody does, and no G19 restarts.
+address. Without one nobody does, and no G19 restarts. Nor does one opposite a G13: what its host still sends, before it
+knows of its new address, occupies the slot there for half a minute, and `dial` without the relay gives up before that.
 
 Of the forms that pass on both sides v1-0/0 is preferred. Where none does, the verdict says so, and where: side "here"
 is that of `dial`, b. Without a rendezvous `dial` has no word of the peer; silence alone is then "peer absent".
@@ -157,7 +158,8 @@ def expected(nat_a: str, nat_b: str, *, rendezvous: bool, able: Collection[Way] 
     """The outcome of `serve` behind ``nat_a`` and `dial` behind ``nat_b``; all but punching needs a rendezvous."""
     form, way = _FORMS.get(_CELLS[nat_a, nat_b], (None, Way.RELAY))
     ways = able if rendezvous else ()
-    back = LIMIT_BACK if rendezvous and {nat_a, nat_b} & set(RESTARTING) else 0.0
+    restarts = rendezvous and {nat_a, nat_b} & set(RESTARTING) and not {nat_a, nat_b} & set(POISONABLE)
+    back = LIMIT_BACK if restarts else 0.0
     if form is not None and (way is None or way in ways):
         return Expectation("up", str(form), _limit(nat_a, nat_b, rendezvous=rendezvous), back=back)
     if Way.RELAY in ways:

@@ -113,9 +113,9 @@ def test_a_tunnel_whose_nat_restarts_has_to_come_back(nats: str, seen: dict[str,
     assert row.as_json().get("back") == seen.get("back")
 
 
-def test_a_nat_restarts_only_where_the_other_peer_can_learn_of_it() -> None:
+def test_a_nat_restarts_only_where_the_other_peer_can_learn_of_it_in_time() -> None:
     for name in CLASSES:
-        assert expected(name, "G19", rendezvous=True).back > 0
+        assert (expected(name, "G19", rendezvous=True).back > 0) == (name not in POISONABLE)
         assert expected(name, "G19", rendezvous=False).back == 0
         with_g2, with_g19 = (expected(name, other, rendezvous=True) for other in ("G2", "G19"))
         if name != "G19":
