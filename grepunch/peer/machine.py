@@ -492,7 +492,7 @@ class PeerMachine(PeerView):
             match event:
                 case FirstFrame(place=place):
                     self._stop_punching(now)
-                    mirrored = self._session is not None and self._session.mirror.up
+                    mirrored = self._session is not None and self._session.mirror.called
                     since = self._present_since if self._present_since is not None else now
                     self._events.append(PathUp(*place, now - since, self._same_lan, mirrored))
                 case Silent(seconds=seconds, dead=dead):

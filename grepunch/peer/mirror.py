@@ -221,6 +221,11 @@ class Mirror:
         """Whether both NATs have seen a call."""
         return self._call is not None and self._call.up
 
+    @property
+    def called(self) -> bool:
+        """Whether a call is up, or so far that it is being made: the peer's NAT may have seen enough before ours."""
+        return self._call is not None
+
     # -- what arrives ---------------------------------------------------------------------------------------
 
     def receive(self, news: MirrorNews, now: float) -> bool:

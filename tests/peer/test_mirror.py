@@ -105,11 +105,15 @@ def test_two_of_them_bring_the_call_up_and_keep_the_connection_when_the_path_is_
 
 def test_a_handshake_under_way_is_not_broken_off_either() -> None:
     """The peer may already have its path through it."""
+    assert not dialled().called
     one, _ = connected()
     one.transmits()
     one.settled()
     assert one.transmits() == []
     assert not one.up
+    assert one.called  # so it is told of: our NAT lets anything through, the peer's wants its call
+    one.hang_up()
+    assert not one.called
 
 
 def test_a_better_connection_takes_the_place_of_one_whose_call_is_not_up_yet() -> None:
