@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from grepunch.lab.topology import Lab
 from tests.live.live_support import RunInLab
-from tests.peer.test_entrance import PEERS, Place, all_call, run
+from tests.peer.test_entrance import PEERS, Place, all_call, refuse_all, run
 
 
 def in_a_node(work: Callable[[Place], Awaitable[None]]) -> None:
@@ -46,3 +46,16 @@ def nobody() -> str:
 
 def test_nobody_listens_when_nobody_is_awaited(run_in_lab: RunInLab) -> None:
     assert run_in_lab(nobody) == "refused"
+
+
+def after_a_refusal() -> None:
+    async def work(place: Place) -> None:
+        await refuse_all(place)
+        place.await_peer("alice")
+        assert await place.call(PEERS["alice"]) == b"alice"
+
+    in_a_node(work)
+
+
+def test_a_port_that_was_refused_can_be_had_later(run_in_lab: RunInLab) -> None:
+    run_in_lab(after_a_refusal)
