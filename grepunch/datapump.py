@@ -82,11 +82,13 @@ class DataPump:
         clear_frame: Callable[[GreFrame], None],
         relay: Callable[[PeerTraffic, bytes], bool],
         settled: Callable[[PeerTraffic], None],
+        news: Callable[[], None],
         now: Callable[[], float],
     ) -> None:
         """``find_pair`` gives peer and keys of a receiver index; ``clear_frame`` takes what is not sealed; ``relay``
         has a frame relayed; ``settled`` is called for each peer whose machine may have something to send after a
-        batch."""
+        batch, and ``news`` after each that has come in: the network may have said something about packets of ours
+        (ICMP)."""
         self._gre = gre
         self._tun = tun
         self._addresses = addresses
@@ -94,12 +96,15 @@ class DataPump:
         self._clear_frame = clear_frame
         self._relay = relay
         self._settled = settled
+        self._news = news
         self._now = now
         self.drops: Counter[Drop] = Counter()
 
-    def take_news_hint(self) -> bool:
-        """Whether the network may have said something about packets of ours: always worth a look here."""
-        return True
+    def pause(self) -> None:
+        """There is nothing more to take at the moment."""
+
+    def review(self) -> None:
+        """A machine was called; here nothing is remembered of any."""
 
     def settle(self) -> None:
         """The end of a wake-up; here each batch has told the machines what there was to tell."""
@@ -186,6 +191,7 @@ class DataPump:
                     traffic.machine.heard(now)
                 traffic.touched = traffic.heard = False
                 self._settled(traffic)
+        self._news()
 
     def relayed(self, traffic: PeerTraffic, frame: bytes) -> None:
         """Open a frame that came over the relay, in the mailbox of this peer."""

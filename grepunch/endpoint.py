@@ -219,6 +219,7 @@ class Endpoint:
                 clear_frame=desk.receive,
                 relay=self._relay,
                 settled=self._flush,
+                news=self._take_news,
                 now=now,
             )
         return Engine(
@@ -231,6 +232,7 @@ class Endpoint:
             relay=self._relay,
             moved=self._data_moved,
             settled=self._flush,
+            news=self._take_news,
             now=now,
         )
 
@@ -238,11 +240,11 @@ class Endpoint:
         """With everything open: read sockets, run tasks, until one of them has a verdict."""
         loop = asyncio.get_running_loop()
         device = self._interface.device.fileno()
-        readers = {self._gre.fileno(): self._gre_readable, device: self._pump.tun_readable}
+        readers = {self._gre.fileno(): self._pump.gre_readable, device: self._pump.tun_readable}
         if isinstance(self._pump, Engine):
             readers[self._pump.fileno()] = self._pump.tun_readable
             stack.callback(self._pump.close)
-        rounds = Rounds(readers, self._pump.settle)
+        rounds = Rounds(readers, pause=self._pump.pause, settle=self._pump.settle)
         stack.callback(rounds.close)
         self._stop_serving = serve(rounds)
         stack.callback(self.stop_reading)
@@ -362,9 +364,8 @@ class Endpoint:
 
     # -- moving bytes -----------------------------------------------------------------------------------------
 
-    def _gre_readable(self) -> None:
-        self._pump.gre_readable()
-        for news in self._gre.news() if self._pump.take_news_hint() else ():
+    def _take_news(self) -> None:
+        for news in self._gre.news():
             for traffic in self._destinations.peers_at(news.destination):
                 traffic.machine.receive_news(news, now())
                 self._flush(traffic)
@@ -413,6 +414,7 @@ class Endpoint:
                 self._take(traffic, event)
             except Failure as failed:
                 self._host_refused(traffic, event, failed)
+        self._pump.review()
         deadline = machine.deadline()
         if deadline is not None:
             self._arm(traffic, deadline)

@@ -23,9 +23,13 @@ from grepunch.routing import AddressTable
 from pptp.crypto.aead import Suite
 from pptp.datapath import SealedPair
 from pptp.wire.ppp import Protocol
+from tests.engine import kernel
+from tests.engine.kernel import UDP, Flow
 
 HERE, THERE = IPv4Address("198.51.100.7"), IPv4Address("203.0.113.9")
 LOOPS = ("plain", "engine")
+IPV4, IPV6, LCP = 0x21, 0x57, 0xC021
+PACKET = Flow(protocol=UDP).packet(b"a datagram", partial=False)
 EVERYTHING = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 
 
@@ -155,6 +159,14 @@ class FakeReceiveRing(ReceiveRing):
         super().__init__(-1)
         self._socket = socket
 
+    def collect_one(self) -> int:
+        if not self._socket.waiting:
+            raise BlockingIOError(errno.EAGAIN, "none")
+        packet = self._socket.waiting.pop(0)
+        kept = packet[: SLOT_SIZE + 1]
+        self.memory[: len(kept)] = kept
+        return len(kept)
+
     def collect(self) -> int:
         now, self._socket.waiting = self._socket.waiting[:SLOTS], self._socket.waiting[SLOTS:]
         for slot, packet in enumerate(now):
@@ -221,11 +233,17 @@ class End:
 
     def send(self) -> list[bytes]:
         """Let the loop read its device until there is no more; the packets on the wire."""
+        self.pump.review()  # as after every call of a machine: the tests change theirs
         while self.device.waiting or self.waits():
             self.pump.tun_readable()
-        self.pump.settle()
+        self._rest()
         sent, self.socket.sent_packets = self.socket.sent_packets, []
         return sent
+
+    def _rest(self) -> None:
+        """The end of a wake-up."""
+        self.pump.pause()
+        self.pump.settle()
 
     def waits(self) -> bool:
         """Whether the loop wants to be called though its device has nothing."""
@@ -237,10 +255,11 @@ class End:
 
     def receive(self, packets: Sequence[bytes]) -> list[bytes]:
         """Let these packets arrive; what is written to the device."""
+        self.pump.review()
         self.socket.waiting += packets
         while self.socket.waiting:
             self.pump.gre_readable()
-        self.pump.settle()
+        self._rest()
         written, self.device.written = self.device.written, []
         return written
 
@@ -263,6 +282,7 @@ def make_pump(
         "clear_frame": clear_frame,
         "relay": relay,
         "settled": lambda traffic: told("settled"),
+        "news": lambda: told("news"),
         "now": now,
     }
     if loop == "plain":
@@ -330,3 +350,25 @@ def make_ends(
         make_end(sender, left, form=form, **options),
         make_end(receiver, right, form=form, local=THERE, remote=HERE, **options),
     )
+
+
+def offer(end: End, *packets: bytes) -> None:
+    """Packets that the kernel has finished, checksum and all."""
+    end.device.waiting += [bytes(10) + packet if end.loop == "engine" else packet for packet in packets]
+
+
+def seen(end: End, *frames: bytes) -> list[bytes]:
+    """What the kernel sees when these arrive."""
+    written = end.receive(frames)
+    return written if end.loop == "plain" else [packet for one in written for packet in kernel.take(one)]
+
+
+def gre_v1(frame: bytes, sequence: int = 0) -> bytes:
+    return struct.pack("!HHHHI", 0x3001, 0x880B, len(frame), 0, sequence) + frame
+
+
+def sealed(end: End, protocol: int, data: bytes, flags: int = 0, source: IPv4Address = HERE) -> bytes:
+    """A frame of the peer of ``end``'s other side, as it arrives."""
+    pair = end.machine.sending_pair
+    assert pair is not None
+    return outer(source, THERE, gre_v1(pair.seal(protocol, data, flags)))

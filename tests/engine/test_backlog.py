@@ -11,8 +11,8 @@ from tests.engine import kernel
 from tests.engine.kernel import ACK, PSH, UDP, Flow, Train
 from tests.engine.loops import End, make_ends
 
-BULK = Train(Flow(), bytes(range(250)) * 8, 500)
-IPV6_BULK = Train(Flow(version=6), bytes(range(250)) * 8, 500)
+BULK = Train(Flow(), bytes(range(250)) * 48, 500)
+IPV6_BULK = Train(Flow(version=6), bytes(range(250)) * 48, 500)
 OTHER_BULK = replace(BULK, flow=Flow(source=bytes([10, 66, 0, 7])))
 PING = Flow(protocol=UDP, source=bytes([10, 66, 0, 9])).packet(b"ping", partial=False)
 IPV6_PING = Flow(version=6, protocol=UDP, source6=b"\xfd" + bytes(14) + b"\x09").packet(b"ping", partial=False)
@@ -34,6 +34,14 @@ def test_a_single_packet_overtakes_the_trains_of_others() -> None:
     assert left.socket.batches[0] == 1  # it went by itself, before the first train was cut
 
 
+def test_a_short_train_goes_at_once_where_nothing_came_for_a_while() -> None:
+    left, right = make_ends("engine", "engine")
+    short = replace(BULK, payload=bytes(1500))
+    left.device.waiting += [short.read(), single(PING)]
+    assert arrived(right, left.send()) == [*short.packets(), PING]
+    assert left.socket.batches[0] == 3
+
+
 def test_nothing_overtakes_its_own_flow() -> None:
     for train in (BULK, IPV6_BULK):
         left, right = make_ends("engine", "engine")
@@ -51,7 +59,7 @@ def test_what_finds_no_room_is_dropped_and_counted_and_holds_nobody_up() -> None
 
 def test_what_is_left_for_the_next_batch_is_announced() -> None:
     left, _ = make_ends("engine", "engine")
-    train = Train(Flow(), bytes(50 * 100), 100)
+    train = Train(Flow(), bytes(50 * 200), 200)
     assert not left.waits()
     left.device.waiting += [train.read()] * 5
     left.pump.tun_readable()

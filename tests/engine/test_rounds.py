@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 
 from grepunch.io.engine.rounds import MOST_ROUNDS, Rounds
-from grepunch.io.packetloop import PacketLoop, serve
+from grepunch.io.packetloop import LONGEST_ROUNDS, PacketLoop, serve
 
 
 @pytest.fixture
@@ -59,22 +59,20 @@ def test_an_endless_flood_leaves_time_for_others(pairs: list[tuple[socket.socket
     rounds.close()
 
 
-def test_whoever_woke_it_is_served_first_and_all_is_settled_once(
-    pairs: list[tuple[socket.socket, socket.socket]],
-) -> None:
+def test_all_is_settled_once_after_a_pause(pairs: list[tuple[socket.socket, socket.socket]]) -> None:
     seen: list[int | str] = []
 
     def reader(number: int) -> None:
         pairs[number][0].recv(10)
         seen.append(number)
 
-    descriptors = [pair[0].fileno() for pair in pairs]
-    readers = {descriptor: partial(reader, number) for number, descriptor in enumerate(descriptors)}
-    rounds = Rounds(readers, settle=partial(seen.append, "settled"))
+    readers = {pair[0].fileno(): partial(reader, number) for number, pair in enumerate(pairs)}
+    rounds = Rounds(readers, pause=partial(seen.append, "pause"), settle=partial(seen.append, "settled"))
     for pair in pairs:
         pair[1].send(b"x")
-    rounds.serve(descriptors[1])
-    assert seen == [1, 0, "settled"]
+    rounds.run()
+    assert sorted(seen[:2], key=str) == [0, 1]
+    assert seen[2:] == ["pause", "settled"]
     rounds.close()
 
 
@@ -135,3 +133,100 @@ def test_what_a_reader_raises_comes_out() -> None:
     rounds.close()
     os.close(here)
     os.close(there)
+
+
+async def until_true(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until then."""
+    turn = asyncio.Event()
+    while not condition():
+        asyncio.get_running_loop().call_later(0.001, turn.set)
+        await turn.wait()
+        turn.clear()
+
+
+class Wakes:
+    """A packet loop with one descriptor of packets, and what happens in it, in order."""
+
+    def __init__(self, pair: tuple[socket.socket, socket.socket]) -> None:
+        self.here, self.there = pair
+        self.seen: list[str] = []
+        self.on_packet: Callable[[], object] = lambda: None
+
+    def read(self) -> None:
+        self.seen.append(self.here.recv(10).decode())
+        self.on_packet()
+
+    async def run(self, until: Callable[[], bool], *, packets: str = "") -> list[str]:
+        rounds = Rounds(
+            {self.here.fileno(): self.read},
+            pause=partial(self.seen.append, "pause"),
+            settle=partial(self.seen.append, "settled"),
+        )
+        leave = serve(rounds)
+        for packet in packets:
+            self.there.send(packet.encode())
+        await until_true(until)
+        leave()
+        rounds.close()
+        return self.seen
+
+
+@pytest.fixture
+def wakes(pairs: list[tuple[socket.socket, socket.socket]]) -> Wakes:
+    return Wakes(pairs[0])
+
+
+def test_what_is_noted_of_packets_waits_for_a_pause(wakes: Wakes) -> None:
+    with asyncio.Runner(loop_factory=PacketLoop) as runner:
+        seen = runner.run(wakes.run(lambda: "settled" in wakes.seen, packets="abc"))
+    assert seen[:3] == ["a", "b", "c"]
+    assert seen.count("settled") == 1
+
+
+def test_a_reader_that_calls_for_asyncio_is_heard_at_once(wakes: Wakes) -> None:
+    async def work() -> list[str]:
+        loop = asyncio.get_running_loop()
+        wakes.on_packet = lambda: loop.call_soon(wakes.seen.append, "called")
+        return await wakes.run(lambda: wakes.seen.count("called") == 2, packets="ab")
+
+    with asyncio.Runner(loop_factory=PacketLoop) as runner:
+        seen = [what for what in runner.run(work()) if what != "pause"]
+    assert seen == ["a", "settled", "called", "b", "settled", "called"]
+
+
+def test_a_flood_holds_up_neither_timers_nor_what_is_noted(wakes: Wakes) -> None:
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        wakes.on_packet = lambda: wakes.there.send(b"x")  # each brings the next
+        loop.call_later(3 * LONGEST_ROUNDS, wakes.seen.append, "timer")
+        await wakes.run(lambda: "timer" in wakes.seen, packets="x")
+        wakes.here.recv(10)
+
+    with asyncio.Runner(loop_factory=PacketLoop) as runner:
+        runner.run(work())
+    assert "settled" in wakes.seen[: wakes.seen.index("timer")]
+
+
+def test_what_settling_raises_is_told_and_ends_nothing(pairs: list[tuple[socket.socket, socket.socket]]) -> None:
+    told: list[object] = []
+    here, there = pairs[0]
+
+    def read() -> None:
+        here.recv(10)
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: told.append(type(context["exception"])))
+        rounds = Rounds({here.fileno(): read}, settle=fail)
+        leave = serve(rounds)
+        there.send(b"x")
+        await until_true(lambda: bool(told))
+        leave()
+        rounds.close()
+
+    with asyncio.Runner(loop_factory=PacketLoop) as runner:
+        runner.run(work())
+    assert told == [ZeroDivisionError]

@@ -128,6 +128,7 @@ class Host:
             clear_frame=self.desk.receive,
             relay=lambda _, frame: self.world.relay(self, frame),
             settled=lambda _: None,
+            news=lambda: None,
             now=lambda: self.now,
         )
         self.running, self.asleep, self.met = True, False, None

@@ -30,6 +30,7 @@ FORM_START = {Form.V1: 0, Form.V0: 8}
 _SOCKET_ADDRESS = struct.Struct("=H2x4s8x")  # struct sockaddr_in; a raw socket has no ports
 _MOST_LANES = 4096  # ours, as for the socket's sequence counters
 _MOST_ERRORS = 16  # ours: pending errors that one look takes off the socket
+_RECEIVING = socket.MSG_DONTWAIT | socket.MSG_TRUNC  # the latter: tell a packet's true size
 
 
 class _Iovec(ctypes.Structure):
@@ -121,7 +122,6 @@ class SendRing(_Ring):
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
-        self._descriptor = descriptor
         self._names = self._messages.column(_Message, "name")
         self.lanes: list[Lane | None] = [None] * SLOTS
         self.count = 0
@@ -129,7 +129,10 @@ class SendRing(_Ring):
         for slot in range(SLOTS):
             lengths[slot] = _SOCKET_ADDRESS.size
         self._sendmmsg = _libc.sendmmsg
-        self._sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
+        # made once: to make them of numbers takes, after a pause, as long as to send a packet
+        self._at = [ctypes.c_void_p(self._messages.address + n * ctypes.sizeof(_Message)) for n in range(SLOTS)]
+        self._counts = [ctypes.c_uint(n) for n in range(SLOTS + 1)]
+        self._descriptor, self._flags = ctypes.c_int(descriptor), ctypes.c_int(socket.MSG_DONTWAIT)
 
     def direct(self, slot: int, lane: Lane) -> None:
         """The packet in this slot goes there."""
@@ -162,8 +165,7 @@ class SendRing(_Ring):
 
     def transmit(self, first: int, count: int) -> int:
         """sendmmsg of these slots: how many were sent, or the error as a negative number."""
-        messages = self._messages.address + first * ctypes.sizeof(_Message)
-        sent: int = self._sendmmsg(self._descriptor, messages, count, socket.MSG_DONTWAIT)
+        sent: int = self._sendmmsg(self._descriptor, self._at[first], self._counts[count], self._flags)
         return sent if sent >= 0 else -ctypes.get_errno()
 
     def sent_to(self, slot: int) -> tuple[Lane, memoryview]:
@@ -185,7 +187,14 @@ class ReceiveRing(_Ring):
         self.sizes = self._messages.column(_Message, "length")
         self.errors = False  # the network has said something: the error queue is worth a look
         self._recvmmsg = _libc.recvmmsg
-        self._recvmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
+        self._arguments = (
+            ctypes.c_int(descriptor),
+            ctypes.c_void_p(self._messages.address),
+            ctypes.c_uint(SLOTS),
+            ctypes.c_int(_RECEIVING),
+            ctypes.c_void_p(None),
+        )
+        self._first = (self.view[: SLOT_SIZE + 1],)
 
     def receive(self) -> int:
         """Take in what has arrived: how many packets, 0 when there are none."""
@@ -200,10 +209,22 @@ class ReceiveRing(_Ring):
             return 0
         raise OSError(-count, os.strerror(-count))
 
+    def receive_one(self) -> int:
+        """The same, and of what has arrived only the first: for a single packet the quicker way."""
+        try:
+            self.sizes[0] = self.collect_one()
+        except OSError:
+            self.errors = True
+            return self.receive()
+        return 1
+
+    def collect_one(self) -> int:
+        """Read a packet into the first slot; its size, or one more than the slot's if its end is cut off."""
+        return os.readv(self._descriptor, self._first)
+
     def collect(self) -> int:
         """recvmmsg: how many packets came, or the error as a negative number."""
-        flags = socket.MSG_DONTWAIT | socket.MSG_TRUNC  # the latter: tell a packet's true size
-        count: int = self._recvmmsg(self._descriptor, self._messages.address, SLOTS, flags, None)
+        count: int = self._recvmmsg(*self._arguments)
         return count if count >= 0 else -ctypes.get_errno()
 
 
@@ -247,6 +268,14 @@ class GreBatches:
                 self._lanes.clear()
             found = self._lanes[place] = Lane(*place, self.raw.destination(place[0]))
         return found
+
+    def flush_one(self) -> bool:
+        """Send the one packet that is in the ring; False, with nothing done, where that is for :meth:`flush`."""
+        if self.raw.tap is not None or self.outgoing.transmit(0, 1) != 1:
+            return False
+        self.outgoing.count = 0
+        self.raw.sent += 1
+        return True
 
     def flush(self) -> list[int]:
         """Send what is in the ring; the slots that were not sent."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 from grepunch.io.engine.batches import SLOT_SIZE, SLOTS, GreBatches
-from grepunch.io.engine.checksum import completed, find
+from grepunch.io.engine.checksum import ChecksumPlace, completed, find
 from grepunch.io.engine.coalescing import Train, begin
 from grepunch.io.engine.ports import Device, Place, Traffic
 from grepunch.io.engine.segmenting import PREFIX
@@ -25,7 +25,14 @@ from pptp.datapath import SealedPair
 from pptp.errors import Drop, WireError
 from pptp.mtu import AEAD_TAG, GRE_V0_HEADER, GRE_V1_HEADER, IPV4_HEADER, SEALED_HEADER
 from pptp.wire.ppp import Protocol
-from pptp.wire.sealed import ENCRYPTED_PROTOCOL, INNER_HEADER, SMALLEST_FRAME, is_sealed, parse_header
+from pptp.wire.sealed import (
+    ENCRYPTED_PROTOCOL,
+    FLAG_CHECKSUM_ELIDED,
+    INNER_HEADER,
+    SMALLEST_FRAME,
+    is_sealed,
+    parse_header,
+)
 
 TrafficT = TypeVar("TrafficT", bound=Traffic)
 
@@ -44,11 +51,13 @@ class _Layout(NamedTuple):
 
 _V1 = _Layout(struct.Struct("!BxH8x12sH6x6sQ"), IPV4_HEADER + GRE_V1_HEADER, enhanced=True)
 _V0 = _Layout(struct.Struct("!BxH8x12sH4sQ"), IPV4_HEADER + GRE_V0_HEADER, enhanced=False)
-_PLAIN_IPV4 = 0x45
+_PLAIN_IPV4 = 0x45  # version 4, no options
+_INNER_SOURCE = slice(12, 16)
 _SEALED_MORE = SEALED_HEADER + AEAD_TAG
 _LARGEST_FRAME = SLOT_SIZE - _V1.start
 
-_NETWORK = frozenset({int(Protocol.IPV4), int(Protocol.IPV6)})
+_IPV4 = int(Protocol.IPV4)
+_NETWORK = frozenset({_IPV4, int(Protocol.IPV6)})
 _Cut = tuple[memoryview, memoryview, memoryview]
 _PLAINTEXT = 16  # where a plaintext begins in its slot: there is room for what `Train.finish` writes before it
 _REMEMBERED_SIZES = 8  # ours: as on the way out
@@ -67,6 +76,17 @@ class _Origin(Generic[TrafficT]):
     ordinary: bool
 
 
+class _Known(NamedTuple, Generic[TrafficT]):
+    """What is known of the last packet, an inner IPv4 one that was let in, and so of the next if that is like it."""
+
+    origin: _Origin[TrafficT]
+    layout: _Layout
+    flow: bytes  # as the layout has it
+    key: bytes
+    source: bytes
+    header: memoryview  # the inner one
+
+
 class Inbound(Generic[TrafficT]):
     """See the module."""
 
@@ -78,17 +98,22 @@ class Inbound(Generic[TrafficT]):
         find_pair: Callable[[int], tuple[TrafficT, SealedPair] | None],
         clear_frame: Callable[[GreFrame], None],
         refusal: Callable[[TrafficT, int, memoryview], Drop | None],
+        settled: Callable[[TrafficT], None],
+        news: Callable[[], None],
         now: Callable[[], float],
         drops: Counter[Drop],
     ) -> None:
         """``find_pair`` gives peer and keys of a receiver index, ``clear_frame`` takes what is not sealed, ``refusal``
-        says why an authentic packet is not let in, ``drops`` counts what is nobody's."""
+        says why an authentic packet is not let in, ``drops`` counts what is nobody's. After a batch ``settled`` is
+        called for each peer whose machine was, and ``news`` when the socket has told of an error."""
         self._raw = batches.raw
         self._ring = batches.incoming
         self._device = device
         self._find_pair = find_pair
         self._clear_frame = clear_frame
         self._refusal = refusal
+        self._settled = settled
+        self._news = news
         self._now = now
         self._drops = drops
         self._plain = bytearray(SLOTS * SLOT_SIZE + _PLAINTEXT)
@@ -98,12 +123,27 @@ class Inbound(Generic[TrafficT]):
         self._train_origin: _Origin[TrafficT] | None = None
         self._touched: list[TrafficT] = []
         self._called: dict[str, TrafficT] = {}
+        self._latest: _Known[TrafficT] | None = None
+        # of the last IPv4 packet let in: origin and inner header
+        self._admitted: tuple[_Origin[TrafficT], bytes] | None = None
+        self._single = False  # nothing was taken since the last pause, and one packet at most since the one before
+        self._since_pause = 0
 
-    def take_called(self) -> list[TrafficT]:
-        """Drain the peers whose machines were called."""
-        called = list(self._called.values())
-        self._called.clear()
-        return called
+    def pause(self) -> None:
+        """There is nothing more to take at the moment: what comes next may be single, if it was so before."""
+        self._single, self._since_pause = self._since_pause <= 1, 0
+
+    def review(self) -> None:
+        """A peer's machine has been called: forget the last packet's origin if the next like it tells something new,
+        or is not to be let in."""
+        if self._latest is None:
+            return
+        origin, header = self._latest.origin, self._latest.header
+        if (
+            not origin.traffic.machine.settled_on(origin.pair, origin.place)
+            or self._refusal(origin.traffic, _IPV4, header) is not None
+        ):
+            self._latest = None
 
     def take_touched(self) -> list[TrafficT]:
         """Drain the peers that authentic frames came from; their ``touched`` is the caller's to clear."""
@@ -111,14 +151,68 @@ class Inbound(Generic[TrafficT]):
         return touched
 
     def run(self) -> None:
-        """Take in one batch."""
-        count = self._ring.receive()
+        """Take in one batch; after a pause, where packets come one by one, one."""
+        ring, single, self._single = self._ring, self._single, False
+        count = ring.receive_one() if single else ring.receive()
         if count:
             if self._raw.tap is not None:
                 self._record(self._raw.tap, count)
             self._raw.received += count
-            self._take(count)
+            self._since_pause += count
+            if count > 1 or not self._alone(ring.sizes[0]):
+                self._take(count)
+                self._flush()
+        if self._called:
+            called = tuple(self._called.values())
+            self._called.clear()
+            for traffic in called:
+                self._settled(traffic)
+        if ring.errors:
+            ring.errors = False
+            self._news()
+
+    def _alone(self, size: int) -> bool:
+        """Let in the packet in the first slot if it is one like the last, in as few steps as can be: after a pause
+        every line and every object has to come from memory first. False: it is for :meth:`_take`."""
+        latest = self._latest
+        if latest is None:
+            return False
+        origin, layout, known_flow, known_key, source, _ = latest
+        first, total, flow, announced, key, counter = layout.header.unpack_from(self._ring.memory)
+        length = size - layout.start
+        if (
+            flow != known_flow
+            or key != known_key
+            or first != _PLAIN_IPV4
+            or total != size
+            or announced != (length if layout.enhanced else ENCRYPTED_PROTOCOL)
+            or not SMALLEST_FRAME + IPV4_HEADER <= length <= _LARGEST_FRAME
+        ):
+            return False
+        cut = self._cuts[0].get(layout.start << 16 | length)
+        if cut is None:
+            cut = self._cut(0, layout.start, length)
+        if origin.pair.open_into(counter, *cut) is not None:
+            return True  # counted by the pair
+        packet, traffic = cut[2][PREFIX:], origin.traffic
+        flags, protocol = INNER_HEADER.unpack_from(self._plain, _PLAINTEXT)
+        place = find(packet) if flags else None
+        if (
+            protocol != _IPV4
+            or packet[0] != _PLAIN_IPV4
+            or packet[_INNER_SOURCE] != source
+            or traffic.tap is not None
+            or (flags and (place is None or flags != FLAG_CHECKSUM_ELIDED or not origin.pair.elides))
+        ):
+            self._opened(origin, _PLAINTEXT, _PLAINTEXT + length - _SEALED_MORE)
             self._flush()
+            return True
+        self._write(traffic, _PLAINTEXT + PREFIX, _PLAINTEXT + length - _SEALED_MORE, place)
+        if not traffic.touched:
+            traffic.touched = True
+            self._touched.append(traffic)
+        traffic.heard = True
+        return True
 
     def _take(self, count: int) -> None:
         """Open a batch. What goes on the train is dealt with here, everything else in :meth:`_opened`."""
@@ -130,6 +224,7 @@ class Inbound(Generic[TrafficT]):
         last_flow = last_key = b""
         train_length = head = expected = step = room = 0
         parts: list[memoryview] = []
+        self._latest = self._admitted = None
         for slot in range(count):
             base, size = slot * SLOT_SIZE, sizes[slot]
             first, total, flow, announced, key, counter = unpack_from(memory, base)
@@ -174,6 +269,9 @@ class Inbound(Generic[TrafficT]):
             if train is not None and not train.closed:
                 train_length, head, expected, step = train.size + _SEALED_MORE, train.head, train.expected, train.step
                 parts, room = train.parts, train.most - len(train.parts)
+        if self._admitted is not None and self._admitted[0] is origin and origin.ordinary:
+            header = self._admitted[1]
+            self._latest = _Known(origin, layout, last_flow, last_key, header[_INNER_SOURCE], memoryview(header))
 
     def _opened(self, origin: _Origin[TrafficT], at: int, end: int) -> bool:
         """An authentic frame, decrypted to ``at``. False: the peer's machine was called, and may have changed."""
@@ -213,6 +311,8 @@ class Inbound(Generic[TrafficT]):
         if cause is not None:
             traffic.drops[cause] += 1
             return
+        if protocol == _IPV4:
+            self._admitted = origin, bytes(packet[:IPV4_HEADER])
         if traffic.tap is not None:
             traffic.tap(protocol, bytes(packet) if place is None else completed(packet, place), False)
         elif place is not None and origin.ordinary:
@@ -220,6 +320,10 @@ class Inbound(Generic[TrafficT]):
             if train is not None:
                 self._train, self._train_origin = train, origin
                 return
+        self._write(traffic, start, end, place)
+
+    def _write(self, traffic: TrafficT, start: int, end: int, place: ChecksumPlace | None) -> None:
+        """Hand the kernel a packet that goes on no train; with ``place`` its checksum is the kernel's to make."""
         if place is None:
             HEADER.pack_into(self._plain, start - HEADER.size, 0, GSO_NONE, 0, 0, 0, 0)
         else:

@@ -34,12 +34,14 @@ class Engine(Generic[TrafficT]):
         relay: Callable[[TrafficT, bytes], bool],
         moved: Callable[[TrafficT], None],
         settled: Callable[[TrafficT], None],
+        news: Callable[[], None],
         now: Callable[[], float],
     ) -> None:
         """``owner_of`` says whose an inner destination is, ``refusal`` why a peer's packet is not let in; ``find_pair``
         gives peer and keys of a receiver index; ``clear_frame`` takes what is not sealed; ``relay`` has a frame
         relayed. After a batch ``settled`` is called for each peer whose machine may have something to send at once, and
-        at the end of a wake-up ``moved`` for each whose data only moved."""
+        ``news`` when the network may have said something about packets of ours (ICMP); at the end of a wake-up
+        ``moved`` for each peer whose data only moved."""
         self.drops: Counter[Drop] = Counter()
         self._backlog = Backlog()
         self._outbound = Outbound(batches, device, owner_of, relay, self.drops, self._backlog)
@@ -49,15 +51,15 @@ class Engine(Generic[TrafficT]):
             find_pair=find_pair,
             clear_frame=clear_frame,
             refusal=refusal,
+            settled=settled,
+            news=news,
             now=now,
             drops=self.drops,
         )
         self._relayed = Relayed(device, find_pair=find_pair, refusal=refusal, now=now, drops=self.drops)
-        self._errors = batches.incoming
         self._moved = moved
         self._settled = settled
         self._now = now
-        self._woken = False  # the device has been read since the last :meth:`settle`
 
     def fileno(self) -> int:
         """Readable while something is taken off the device and not sent yet: then too call :meth:`tun_readable`."""
@@ -67,20 +69,28 @@ class Engine(Generic[TrafficT]):
         """Close the descriptor; harmless when it is closed."""
         self._backlog.close()
 
-    def tun_readable(self) -> None:
-        """Seal and send what the kernel has for the tunnel; the first packet of a wake-up before the second is read."""
-        at_once, self._woken = not self._woken, True
-        self._outbound.run(at_once=at_once)
+    @property
+    def tun_readable(self) -> Callable[[], None]:
+        """Seal and send what the kernel has for the tunnel."""
+        return self._outbound.run
 
-    def gre_readable(self) -> None:
+    @property
+    def gre_readable(self) -> Callable[[], None]:
         """Open what has arrived: data to the kernel, everything else to the peer machines."""
-        self._inbound.run()
-        for traffic in self._inbound.take_called():
-            self._settled(traffic)
+        return self._inbound.run
+
+    def pause(self) -> None:
+        """There is nothing more to take at the moment: what comes next may be single."""
+        self._outbound.pause()
+        self._inbound.pause()
+
+    def review(self) -> None:
+        """To be called whenever a peer's machine was: is where packets go, and what they are taken for, still so?"""
+        self._outbound.review()
+        self._inbound.review()
 
     def settle(self) -> None:
         """The end of a wake-up: tell the peer machines what data has moved. To be called after every one."""
-        self._woken = False
         sent, heard = self._outbound.take_touched(), self._inbound.take_touched()
         now = self._now()
         for traffic in sent:
@@ -97,8 +107,3 @@ class Engine(Generic[TrafficT]):
         """Open a frame that came over the relay, in the mailbox of this peer."""
         if self._relayed.take(traffic, frame):
             self._settled(traffic)
-
-    def take_news_hint(self) -> bool:
-        """Whether the network may have said something about packets of ours since the last call (ICMP)."""
-        hint, self._errors.errors = self._errors.errors, False
-        return hint

@@ -1,7 +1,7 @@
 """From the TUN device to the wire: cut, seal into the send slots, hand over in batches.
 
 A batch is packets until the device has no more or ``SLOTS`` frames are made; then it is sent. A single packet waits for
-nothing: neither for the question whether it is the only one, nor for the trains that came before it.
+nothing: neither for the question whether it is the only one, nor for the long trains that came before it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from grepunch.io.engine.ports import Carrier, Device, Traffic
 from grepunch.io.engine.segmenting import PREFIX, header_end, segments
 from grepunch.io.engine.virtio import NEEDS_CSUM
 from grepunch.io.grefilter import GRE_PROTOCOL_PPP, GRE_V0_FLAGS, GRE_V1_FLAGS
+from grepunch.io.rawgre import Destination
 from grepunch.ports import Form, Way
 from pptp.crypto.aead import NONCE_SIZE
 from pptp.datapath import SealedPair
@@ -51,11 +52,18 @@ _V0_HEADER = GRE_V0_FLAGS << 16 | GRE_PROTOCOL_PPP
 _SEALED_AT = _HEADERS.size - SEALED_HEADER
 _SEALED_MORE = SEALED_HEADER + AEAD_TAG
 _LARGEST_PLAINTEXT = SLOT_SIZE - _HEADERS.size - AEAD_TAG
+_PLAIN_IPV4 = 0x45  # version 4, no options
 _WHOLE = {protocol: INNER_HEADER.pack(0, protocol) for protocol in (_IPV4, _IPV6)}
 _ELIDED = {protocol: INNER_HEADER.pack(FLAG_CHECKSUM_ELIDED, protocol) for protocol in (_IPV4, _IPV6)}
 
 # ours: about a millisecond's reading; what drops for longer than that in one go sends nothing meanwhile
 _MOST_DROPS = 50
+
+# ours: more than that without a pause in between are no packets one by one
+_MOST_ALONE = 3
+
+# ours, in octets: cut and sealed in a tenth of a millisecond
+SHORT_TRAIN = 8192
 
 # ours: sizes whose views a slot remembers; a transfer has two or three
 _REMEMBERED_SIZES = 8
@@ -101,26 +109,103 @@ class Outbound(Generic[TrafficT]):
         self._use(self._empty)
         self._routes: dict[str, _Route[TrafficT]] = {}
         self._route: _Route[TrafficT] | None = None  # of the plaintext that is being sealed
+        # where the last packet went: inner destination, way, lane, and the latter's numbers if its form has any
+        self._latest: tuple[bytes, _Route[TrafficT], Lane, Destination | None] | None = None
+        self._left_alone = _MOST_ALONE  # how many packets until the next pause may go each on its own
         self._owners: list[_Route[TrafficT] | None] = [None] * SLOTS
         starts = [slot * SLOT_SIZE + _SEALED_AT for slot in range(SLOTS)]
         self._headers = [self._ring.view[at : at + SEALED_HEADER] for at in starts]
         self._outs: list[dict[int, memoryview]] = [{} for _ in range(SLOTS)]
         self._touched: list[TrafficT] = []
 
+    def pause(self) -> None:
+        """There is nothing more to take at the moment: what comes next may be single."""
+        self._left_alone = _MOST_ALONE
+
+    def review(self) -> None:
+        """A peer's machine has been called: forget the last packet's way if the next has another."""
+        if self._latest is not None:
+            destination, route, *_ = self._latest
+            machine = route.traffic.machine
+            if (
+                machine.carrier is not route.carrier
+                or machine.sending_pair is not route.pair
+                or _IPV4 not in machine.networks
+                or self._owner_of(destination) is not route.traffic
+            ):
+                self._latest = None
+
     def take_touched(self) -> list[TrafficT]:
         """Drain the peers that something was sent to; their ``largest`` is the caller's to clear."""
         touched, self._touched = self._touched, []
         return touched
 
-    def run(self, *, at_once: bool) -> None:
-        """Send one batch; ``at_once``: no more than the first single packet, if there is one."""
+    def run(self) -> None:
+        """Send one batch; after a pause, each of the first packets or the first short train at once."""
+        if not self._left_alone or self._backlog.waiting:
+            self._batch(0, at_once=False)
+            return
+        end = self._device.read_into(self._empty)
+        if not end:
+            return
+        self._left_alone -= 1
+        if not self._alone(end):
+            self._left_alone = 0
+            self._batch(end, at_once=True)
+
+    def _alone(self, end: int) -> bool:
+        """Send the packet just read, if it is one like the last, in as few steps as can be: after a pause every line
+        and every object has to come from memory first. False, with nothing done: it is for :meth:`_batch`."""
+        latest, buffer = self._latest, self._empty
+        if latest is None:
+            return False
+        flags, gso_type, _, _, start, offset, first, fragment, kind, destination = _START.unpack_from(buffer)
+        known, route, lane, numbers = latest
+        size = end - PACKET + PREFIX
+        if gso_type or first != _PLAIN_IPV4 or destination != known or size > _LARGEST_PLAINTEXT:
+            return False
+        pair, traffic, elided = route.pair, route.traffic, flags & NEEDS_CSUM
+        if elided:
+            plain = start == _IPV4_SIZE and not fragment & _FRAGMENT_MASK and offset == _CHECKSUM_OFFSETS.get(kind)
+            if not plain or not pair.elides:
+                return False
+        if traffic.tap is not None:
+            return False
+        buffer[PACKET - PREFIX : PACKET] = (_ELIDED if elided else _WHOLE)[_IPV4]
+        if buffer is not self._buffer:
+            self._use(buffer)
+        ring, counter, call_id, sequence = self._ring, pair.sent_frames, 0, _V0_HEADER
+        pair.sent_frames = counter + 1  # a counter is never used twice
+        if numbers is not None:
+            call_id, sequence = numbers.call_id, numbers.sequence
+            numbers.sequence = sequence + 1 & 0xFFFFFFFF
+        _HEADERS.pack_into(
+            ring.memory, 0, GRE_V1_FLAGS, GRE_PROTOCOL_PPP, size + _SEALED_MORE, call_id, sequence,
+            ENCRYPTED_PROTOCOL, pair.remote_index, counter,
+        )  # fmt: skip
+        out = self._outs[0].get(size)
+        if out is None:
+            out = self._make_out(0, size)
+        pair.seal_into(counter.to_bytes(NONCE_SIZE, "big"), self._view[PACKET - PREFIX : end], self._headers[0], out)
+        ring.lengths[0] = size + route.more
+        if ring.lanes[0] is not lane:
+            ring.direct(0, lane)
+        self._owners[0] = route
+        ring.count = 1
+        if not self._batches.flush_one():
+            self._flush()
+        self._count(route, 1, size, size)
+        return True
+
+    def _batch(self, end: int, *, at_once: bool) -> None:
+        """Send one batch, beginning with the packet that ends at ``end`` of what was read, if that is not 0."""
         ring, owners = self._ring, self._owners
         memory, lengths, lanes, headers, all_outs = ring.memory, ring.lengths, ring.lanes, self._headers, self._outs
         pack_into = _HEADERS.pack_into
         route: _Route[TrafficT] | None = None
         frames = octets = largest = counter = call_id = sequence = step = 0
         try:
-            for at, end in self._plaintexts(at_once=at_once):
+            for at, stop in self._plaintexts(end, at_once=at_once):
                 if route is None or route is not self._route:
                     self._leave(route, frames, octets, largest, counter, sequence)
                     route = self._route
@@ -133,13 +218,13 @@ class Outbound(Generic[TrafficT]):
                     if lane is not None and lane.form is Form.V1:
                         call_id, sequence, step = lane.destination.call_id, lane.destination.sequence, 1
                 if lane is None:
-                    self._seal_for_relay(route, at, end)
+                    self._seal_for_relay(route, at, stop)
                     continue
                 slot = ring.count
                 if slot == SLOTS:
                     self._flush()
                     slot = 0
-                size = end - at
+                size = stop - at
                 pack_into(
                     memory, slot * SLOT_SIZE, GRE_V1_FLAGS, GRE_PROTOCOL_PPP, size + _SEALED_MORE, call_id, sequence,
                     ENCRYPTED_PROTOCOL, index, counter,
@@ -147,7 +232,7 @@ class Outbound(Generic[TrafficT]):
                 out = all_outs[slot].get(size)
                 if out is None:
                     out = self._make_out(slot, size)
-                seal_into(counter.to_bytes(NONCE_SIZE, "big"), self._view[at:end], headers[slot], out)
+                seal_into(counter.to_bytes(NONCE_SIZE, "big"), self._view[at:stop], headers[slot], out)
                 counter += 1
                 sequence = sequence + step & 0xFFFFFFFF
                 lengths[slot] = size + more
@@ -170,10 +255,14 @@ class Outbound(Generic[TrafficT]):
         """Note what was sealed for a peer."""
         if route is None or not frames:
             return
-        traffic = route.traffic
         route.pair.sent_frames = counter
         if route.lane is not None and route.lane.form is Form.V1:
             route.lane.destination.sequence = sequence
+        self._count(route, frames, octets, largest)
+
+    def _count(self, route: _Route[TrafficT], frames: int, octets: int, largest: int) -> None:
+        """Note what was sealed for a peer: how many plaintexts, their octets, and the largest."""
+        traffic = route.traffic
         traffic.tx_packets += frames
         traffic.tx_bytes += octets - PREFIX * frames
         if not traffic.largest:
@@ -190,11 +279,11 @@ class Outbound(Generic[TrafficT]):
         else:
             traffic.drops[Drop.QUEUE_FULL] += 1
 
-    def _plaintexts(self, *, at_once: bool) -> Iterator[tuple[int, int]]:
+    def _plaintexts(self, first_end: int, *, at_once: bool) -> Iterator[tuple[int, int]]:
         """What there is to send, as plaintexts in ``_buffer``, each good until the next is asked for.
 
         ``_route`` says whom each is for. First what is single on the device, then a train, and so in turn until there
-        is no more, or enough for one batch.
+        is no more, or enough for one batch. ``first_end``, if not 0: the first has been read already, and ends there.
         """
         read_into, unpack_from = self._device.read_into, _START.unpack_from
         backlog, waiting = self._backlog, self._backlog.waiting
@@ -205,11 +294,12 @@ class Outbound(Generic[TrafficT]):
         while True:
             if reading:
                 buffer = self._empty
-                end = read_into(buffer)
+                end, first_end = first_end or read_into(buffer), 0
                 if not end:
                     reading = False
                     continue
-                if buffer[_GSO_TYPE] or (waiting and backlog.holds(flow_of(buffer))):
+                long = buffer[_GSO_TYPE] and (waiting or not at_once or end > SHORT_TRAIN)
+                if long or (waiting and backlog.holds(flow_of(buffer))):
                     if not self._keep(buffer, end):
                         dropped += 1
                         reading = dropped < _MOST_DROPS
@@ -242,12 +332,18 @@ class Outbound(Generic[TrafficT]):
                 if route is None:
                     continue
                 self._route, last_destination, elides, tap = route, destination, route.pair.elides, route.traffic.tap
+                lane = route.lane
+                if lane is not None and protocol == _IPV4:
+                    numbers = lane.destination if lane.form is Form.V1 else None
+                    self._latest = destination, route, lane, numbers
             elided = flags & NEEDS_CSUM and direct and elides and offset == _CHECKSUM_OFFSETS.get(kind)
             if gso_type:
                 cut = self._cut(route, end, gso_type, size, ChecksumPlace(start, offset), elided=bool(elided))
                 for at, stop in cut:
                     taken += 1
                     yield at, stop
+                if at_once and not served:
+                    return
                 reading = taken < SLOTS
                 continue
             if end - PACKET + PREFIX > _LARGEST_PLAINTEXT:

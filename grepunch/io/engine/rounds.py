@@ -15,41 +15,40 @@ MOST_ROUNDS = 16
 
 
 class Rounds:
-    """What takes in packets, by descriptor. :class:`grepunch.io.packetloop.PacketLoop` calls :meth:`serve`; for any
-    other event loop there is :meth:`fileno`, to be watched for reading, and :meth:`run`."""
+    """What takes in packets, by descriptor. :class:`grepunch.io.packetloop.PacketLoop` knows what to do with it; for
+    any other event loop there is :meth:`fileno`, to be watched for reading, and :meth:`run`."""
 
-    def __init__(self, readers: Mapping[int, Callable[[], None]], settle: Callable[[], None] = lambda: None) -> None:
-        """``readers`` by descriptor, one maybe for several; ``settle`` is called at the end of a wake-up."""
-        self._readers = dict(readers)
-        self._settle = settle
+    def __init__(
+        self,
+        readers: Mapping[int, Callable[[], None]],
+        *,
+        pause: Callable[[], None] = lambda: None,
+        settle: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``readers`` by descriptor, one maybe for several. ``pause`` is called when there is nothing more at the
+        moment, ``settle`` at the end of a wake-up."""
+        self.readers = dict(readers)
+        self.pause = pause
+        self.settle = settle
         self._epoll = select.epoll()
-        for descriptor in self._readers:
+        for descriptor in self.readers:
             self._epoll.register(descriptor, select.EPOLLIN)
-
-    @property
-    def descriptors(self) -> tuple[int, ...]:
-        """What is watched."""
-        return tuple(self._readers)
 
     def fileno(self) -> int:
         """A descriptor that is readable while any of them is."""
         return self._epoll.fileno()
 
-    def serve(self, descriptor: int) -> None:
-        """This one is readable: serve it at once, and then whoever has something, until nobody has."""
-        self._readers[descriptor]()
-        self.run()
-
     def run(self) -> None:
         """Serve whoever has something, until nobody has."""
-        poll, readers = self._epoll.poll, self._readers
+        poll, readers = self._epoll.poll, self.readers
         for _ in range(MOST_ROUNDS):
             ready = poll(0)
             if not ready:
                 break
             for reader in dict.fromkeys(readers[descriptor] for descriptor, _event in ready):
                 reader()
-        self._settle()
+        self.pause()
+        self.settle()
 
     def close(self) -> None:
         """Watch nothing any more; harmless when it is closed."""
