@@ -94,15 +94,10 @@ def machine() -> dict[str, Any]:
     }
 
 
-def load_average() -> str:
-    """The machine's load over the last minute."""
-    return Path("/proc/loadavg").read_text().split()[0]
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run what was asked for; the exit code."""
     options = parse(arguments)
-    about = {**machine(), "load_before": load_average()}
+    about = {**machine(), "load_before": modes.load_average()}
     try:
         if options.profile or options.queue or options.sessions:
             return modes.run(options, about)
@@ -145,7 +140,7 @@ def compare(options: argparse.Namespace, about: dict[str, Any]) -> int:
             report.errors.append(measured["errors"])
     except (sandbox.SandboxFailure, sandbox.SandboxTimeout, KeyboardInterrupt) as error:
         report.errors.append({"round": {"sandbox": f"{type(error).__name__}: {error}"}})
-    about["load_after"] = load_average()
+    about["load_after"] = modes.load_average()
     if options.json is not None:
         options.json.write_text(json.dumps(report.as_json(), indent=1) + "\n")
     print("\n".join(report.lines()))
@@ -157,7 +152,7 @@ def usual(plan: Plan) -> float:
     transfers = {"tcp": 4, "both": 1, "loss": 2}
     each = 3 + sum(count * (plan.seconds + 0.5) for load, count in transfers.items() if load in plan.loads)
     each += 12 * (plan.udp_seconds + 0.3) * ("udp" in plan.loads) + plan.pings * 0.02 * ("ping" in plan.loads)
-    nats = (2 * plan.seconds + 5) * ("nat" in plan.loads)
+    nats = (4 * plan.seconds + 9) * ("nat" in plan.loads)
     return len(plan.contenders) * each + nats + plan.idle_seconds * ("idle" in plan.loads)
 
 

@@ -13,16 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from ipaddress import IPv4Address
 from typing import Any
 
 from grepunch.lab.namespaces import LOGS
 from grepunch.lab.node import LabError
 from grepunch.lab.requirements import require_tun
-from grepunch.lab.topology import Lab
-from grepunch.scenario import INNER as SCENARIO_INNER
-from grepunch.scenario import Scenario
-from tests.bench import loads
+from tests.bench import loads, nats
 from tests.bench.contender import Contender
 from tests.bench.contenders import chosen
 from tests.bench.figures import TCP_FIGURES
@@ -33,11 +29,9 @@ from tests.bench.wire import Site
 LOADS = ("idle", "tcp", "both", "udp", "ping", "loss", "nat")
 STREAMS = 4
 LOSSES = {"loss_0.1": 0.001, "loss_1": 0.01}
-NATS = ("G2S", "G2S")
 UDP_START = 60_000.0  # packets a second, where the search begins
 CORES = 2
 _SETUP_TIMEOUT = 40.0
-_NAT_UP_TIMEOUT = 60.0
 _SETTLE = 1.0
 
 
@@ -235,19 +229,8 @@ def _loss(site: Site, key: str, fraction: float, seconds: float) -> dict[str, fl
 
 
 def _through_nats(round_: Round) -> None:
-    """Ours once more, between two NATs and by a rendezvous, as its users have it."""
-    with Lab(*NATS) as lab:
-        scenario = Scenario(lab)
-        scenario.start_rendezvous()
-        for name in ("a", "b"):
-            scenario.start(name)
-        scenario.up(_NAT_UP_TIMEOUT)
-        site = Site("nats", lab.directory, {"left": lab.a.host, "right": lab.b.host})
-        site.inner = {"left": IPv4Address(SCENARIO_INNER["a"]), "right": IPv4Address(SCENARIO_INNER["b"])}
-        loads.tcp(site, 1.0)
-        figures = {
-            "nat_fwd": loads.tcp(site, round_.plan.seconds).mbit_s,
-            "nat_rev": loads.tcp(site, round_.plan.seconds, reverse=True).mbit_s,
-        }
+    """Ours once more, between two NATs and by a rendezvous, as its users have it, and beside it without them."""
+    figures = nats.measure(round_.plan.seconds)
     round_.note("ours", **figures)
-    say(f"  two NATs: ours {figures['nat_fwd']:.4g} / {figures['nat_rev']:.4g}")
+    shown = [f"{figures[f'nat_{way}']:.4g} (direct {figures[f'direct_{way}']:.4g})" for way in ("fwd", "rev")]
+    say(f"  two NATs: ours {' / '.join(shown)}")

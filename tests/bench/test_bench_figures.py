@@ -21,7 +21,10 @@ from tests.bench.report import Entry, Report, figures_table, original_line, ours
 
 TCP = dict.fromkeys(TCP_FIGURES, 1000.0)
 ROUNDS = [
-    {"ours": {"tcp1_fwd": 2000.0, "udp64": 90.0, "nat_fwd": 1800.0}, "openvpn": {"tcp1_fwd": 1000.0, "udp64": 100.0}},
+    {
+        "ours": {"tcp1_fwd": 2000.0, "udp64": 90.0, "nat_fwd": 1800.0, "direct_fwd": 2250.0},
+        "openvpn": {"tcp1_fwd": 1000.0, "udp64": 100.0},
+    },
     {"ours": {"tcp1_fwd": 1500.0, "udp64": 90.0}, "openvpn": {"tcp1_fwd": 500.0}},
     {"ours": {"tcp1_fwd": 3000.0}, "openvpn": {}},
 ]
@@ -57,7 +60,7 @@ def test_nothing_is_divided_by_zero() -> None:
 
 
 def test_a_share_of_direct_needs_both() -> None:
-    assert share_of_direct(ROUNDS, "ours", "nat_fwd", "tcp1_fwd") == [0.9]
+    assert share_of_direct(ROUNDS, "ours", "nat_fwd", "direct_fwd") == [0.8]
 
 
 def test_values_skip_rounds_without_them() -> None:
@@ -104,8 +107,8 @@ def test_figures_that_nobody_has_are_no_columns() -> None:
     lines = figures_table(ROUNDS, ["ours", "openvpn"])
     assert "TCP 1 fwd" in lines[0]
     assert "ping" not in lines[0]
-    assert lines[2].split() == ["ours", "~2000", "90.0", "1800"]
-    assert lines[3].split() == ["openvpn", "~750", "100.0", "-"]
+    assert lines[2].split() == ["ours", "~2000", "90.0", "1800", "2250"]
+    assert lines[3].split() == ["openvpn", "~750", "100.0", "-", "-"]
 
 
 def test_ratios_show_their_spread() -> None:
