@@ -8,10 +8,12 @@ Two kinds of numbers are kept honest:
 
 * **Order.** Section 4.3 has late packets discarded or reordered before PPP sees them. The first sequence number may
   be any (0 and 1 are both in the field). A gap of up to ``JUMP_LIMIT`` is waited for in a small buffer, or skipped at
-  once where there is none. A number further away starts a *branch*: it is dropped as long as the stream itself is
-  alive, carries frames once that has been silent for ``BRANCH_SILENCE``, gives way at the first frame of the stream,
-  and replaces it after as long a life, at most ``BRANCH_TRUST``. So a forged number costs a live stream nothing, and
-  a peer that really jumped loses a second.
+  once where there is none. How long depends on what waiting was good for: each time nothing comes it is halved, and
+  it is twice what a late packet took at least; so on a line that loses packets one loss does not hold up all the
+  others for long, and on one that delays some none is lost. A number further away starts a *branch*: it is dropped as
+  long as the stream itself is alive, carries frames once that has been silent for ``BRANCH_SILENCE``, gives way at
+  the first frame of the stream, and replaces it after as long a life, at most ``BRANCH_TRUST``. So a forged number
+  costs a live stream nothing, and a peer that really jumped loses a second.
 * **Window.** Deviation: sections 4.2 and 4.2.4 would hold frames back when the peer does not acknowledge. Some
   peers never send an acknowledgement of their own (the Linux kernel), and what is tunnelled has its own congestion
   control; so window and adaptive time-out are computed as the RFC says, for status, and nothing waits for them.
@@ -46,6 +48,12 @@ _DELTA = 2  # factor of the round trip after a time-out
 
 # ours, because peers buffer as long (pptpd, pptp-linux)
 REORDER_TIMEOUT = 0.3
+# ours, because what overtakes within a network does so by less, and TCP inside takes it for a queue
+SHORTEST_WAIT = 0.01
+# ours, because one late packet among eight lost ones is still worth waiting for
+_LATENESS_KEPT = 7 / 8
+# ours: gaps given up that a late packet is looked for in
+_REMEMBERED_GAPS = 16
 # ours, because 800 packets a second that are up to 0.3 s late must lose none, and no jump reaches as far
 REORDER_LIMIT = 256
 # ours, because pptpd accepts as large a gap, and a forger has to hit 600 of 2**32 numbers
@@ -68,7 +76,8 @@ class ChannelConfig:
     """What was agreed about a call. Windows count packets, times are seconds.
 
     ``call_id`` is ours, what the peer's packets carry; ``also_accepted`` are others they may carry behind a NAT that
-    rewrites them. ``peer_call_id`` is what our packets carry. ``reorder_limit`` 0 waits for nothing.
+    rewrites them. ``peer_call_id`` is what our packets carry. ``reorder_limit`` 0 waits for nothing,
+    ``reorder_timeout`` is the longest that a missing packet is waited for.
     ``receive_window`` is what we told the peer, ``send_window`` and ``peer_processing_delay`` what it told us; a
     ``send_window`` of 0 is no flow control.
     """
@@ -190,13 +199,18 @@ class _Branch:
 
 
 class _Order:
-    """Puts received frames in order. Made with the first sequence number; owned by a channel."""
+    """Puts received frames in order. Made with the first sequence number; owned by a channel.
+
+    ``wait`` is how long, in seconds, a missing packet is waited for at present.
+    """
 
     def __init__(self, first: int, limit: int, timeout: float, now: float) -> None:
         self.highest = increment(first, -1)
         self._expected = first
         self._limit = limit
-        self._timeout = timeout
+        self.wait = self._longest_wait = timeout
+        self._lateness = 0.0  # about the most that a packet came later than one after it
+        self._gaps: deque[tuple[int, int, float]] = deque(maxlen=_REMEMBERED_GAPS)  # given up: first, number, since
         self._begun_at = now
         self._heard_at = now
         self._branch: _Branch | None = None
@@ -204,8 +218,12 @@ class _Order:
 
     def deadline(self) -> float | None:
         """When the frame that has waited longest is let go, ``None`` where none waits."""
+        since = self._missing_since()
+        return None if since is None else since + self.wait
+
+    def _missing_since(self) -> float | None:
         for _, came in self._buffer.values():  # in the order in which they came
-            return came + self._timeout
+            return came
         return None
 
     def is_next(self, sequence: int, now: float) -> bool:
@@ -226,6 +244,7 @@ class _Order:
         self._heard_at = now
         self._branch = None
         if ahead < 0:
+            self._came_too_late(sequence, now)
             return Drop.TOO_OLD
         if sequence in self._buffer:
             return Drop.REPLAYED
@@ -234,19 +253,39 @@ class _Order:
         if ahead and self._limit:
             self._buffer[sequence] = (bytes(frame), now)
             return self._skip() if len(self._buffer) > self._limit else []
+        since = self._missing_since()
+        if since is not None:
+            self._was_late(now - since)
         self._expected = increment(sequence)
         return [frame, *self._following()]
+
+    def _came_too_late(self, sequence: int, now: float) -> None:
+        """A packet that is behind: learn from it if it was given up, and not only sent twice."""
+        for first, count, since in self._gaps:
+            if 0 <= difference(sequence, first) < count:
+                self._was_late(now - since)
+                return
+
+    def _was_late(self, lateness: float) -> None:
+        if self._lateness < lateness <= self._longest_wait:
+            self._lateness = lateness
+            self.wait = min(self._longest_wait, max(self.wait, 2 * lateness))
 
     def give_up(self, now: float) -> list[Frame]:
         """The frames that have waited long enough, with those between and after them, missing ones left out."""
         frames: list[Frame] = []
-        while (due := self.deadline()) is not None and due <= now:
+        while (since := self._missing_since()) is not None and since + self.wait <= now:
             frames += self._skip()
+            self._lateness *= _LATENESS_KEPT
+            self.wait = max(self.wait / 2, 2 * self._lateness, min(SHORTEST_WAIT, self._longest_wait))
         return frames
 
     def _skip(self) -> list[Frame]:
         """Go on with the first frame of the buffer, without what is missing before it."""
-        self._expected = min(self._buffer, key=lambda sequence: difference(sequence, self._expected))
+        missing, since = self._expected, self._missing_since()
+        self._expected = min(self._buffer, key=lambda sequence: difference(sequence, missing))
+        if since is not None:
+            self._gaps.append((missing, difference(self._expected, missing), since))
         return self._following()
 
     def _following(self) -> list[Frame]:
