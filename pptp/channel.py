@@ -11,9 +11,10 @@ Two kinds of numbers are kept honest:
   once where there is none. How long depends on what waiting was good for: each time nothing comes it is halved, and
   it is twice what a late packet took at least; so on a line that loses packets one loss does not hold up all the
   others for long, and on one that delays some none is lost. A number further away starts a *branch*: it is dropped as
-  long as the stream itself is alive, carries frames once that has been silent for ``BRANCH_SILENCE``, gives way at
-  the first frame of the stream, and replaces it after as long a life, at most ``BRANCH_TRUST``. So a forged number
-  costs a live stream nothing, and a peer that really jumped loses a second.
+  long as the stream itself is alive, carries frames once that has been silent for ``BRANCH_SILENCE`` or for
+  ``BRANCH_RUN`` numbers in a row, gives way at the first frame of the stream, and replaces it after as long a life,
+  at most ``BRANCH_TRUST``. So a forged number costs a live stream nothing, and a peer that really jumped, or a flood
+  that overran our buffer, loses a moment.
 * **Window.** Deviation: sections 4.2 and 4.2.4 would hold frames back when the peer does not acknowledge. Some
   peers never send an acknowledgement of their own (the Linux kernel), and what is tunnelled has its own congestion
   control; so window and adaptive time-out are computed as the RFC says, for status, and nothing waits for them.
@@ -60,6 +61,8 @@ REORDER_LIMIT = 256
 JUMP_LIMIT = 300
 # ours, because a stream that carries anything has something to say within a second
 BRANCH_SILENCE = 1.0
+# ours, because a flood that overruns our buffer brings more in a row, of which a second's would be thousands
+BRANCH_RUN = 32
 # ours, because no peer that is still there keeps silent so long: its own keepalives are more frequent
 BRANCH_TRUST = 120.0
 # ours, because adaptive time-outs in the field are 0.1 s at least, and one packet for many is enough
@@ -195,6 +198,7 @@ class _Branch:
     """Numbers far from the stream's: a peer that jumped, or a forger."""
 
     expected: int
+    run: int = 1  # numbers in a row
     carried_since: float | None = None
 
 
@@ -304,9 +308,10 @@ class _Order:
         if ahead < 0:
             return Drop.TOO_OLD
         branch.expected = increment(sequence)
-        if now - self._heard_at < BRANCH_SILENCE:
-            return Drop.SEQUENCE_JUMP
+        branch.run = 1 if ahead else branch.run + 1
         if branch.carried_since is None:
+            if branch.run < BRANCH_RUN and now - self._heard_at < BRANCH_SILENCE:
+                return Drop.SEQUENCE_JUMP
             branch.carried_since = now
         if now - branch.carried_since >= min(BRANCH_TRUST, self._heard_at - self._begun_at):
             self._expected, self.highest = branch.expected, sequence

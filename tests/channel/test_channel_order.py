@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pptp.channel import (
     ACKNOWLEDGE_DELAY,
+    BRANCH_RUN,
     BRANCH_SILENCE,
     BRANCH_TRUST,
     JUMP_LIMIT,
@@ -305,6 +306,25 @@ def test_a_peer_that_jumped_is_followed_after_a_second_of_silence() -> None:
     assert came[0][0] == pytest.approx(30.0 + BRANCH_SILENCE, abs=0.06)
     assert [sequence for _, sequence in came] == list(range(came[0][1], 1_000_100))
     assert receive(target, 2, now=36.0) == [2]  # the old stream had lived longer
+
+
+def test_a_flood_that_overran_the_buffer_is_followed_after_a_few_packets() -> None:
+    target = channel(acknowledge=False)
+    receive(target, 0, now=30.0)
+    came = follow(target, 30.001, 0.0001, 100)
+    assert [sequence for _, sequence in came] == list(range(1_000_000 + BRANCH_RUN - 1, 1_000_100))
+
+
+def test_a_forger_of_many_packets_gives_way_to_the_stream() -> None:
+    target = channel(acknowledge=False)
+    receive(target, 0, now=30.0)
+    for number in range(1, 10):
+        now = 30.0 + number * BRANCH_SILENCE / 2
+        assert follow(target, now, 0.0001, BRANCH_RUN - 1) == []
+        assert receive(target, number, now=now + BRANCH_SILENCE / 4) == [number]
+    now += BRANCH_SILENCE / 2
+    assert len(follow(target, now, 0.0001, 2 * BRANCH_RUN)) == BRANCH_RUN + 1
+    assert receive(target, 10, now=now + BRANCH_SILENCE / 4) == [10]
 
 
 @pytest.mark.parametrize(("life", "trusted_after"), [(10.0, 10.0), (5000.0, BRANCH_TRUST)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import struct
-import time
 from collections.abc import Callable
 
 import pytest
@@ -22,7 +21,7 @@ from pptp.crypto.mppe import (
     MppePath,
     is_encrypted_by_mppe,
 )
-from pptp.crypto.mppe_keys import Strength, initial_session_key, next_session_key
+from pptp.crypto.mppe_keys import KeyChange, Strength, initial_session_key, next_session_key
 from pptp.errors import Drop, DropError, UsageError
 
 START_KEY = bytes(range(16))
@@ -99,7 +98,7 @@ def test_interop_42_a_stateful_stream_by_hand() -> None:
         assert encryptor.encrypt(IPV4, ip_packet(count)) == expected
 
 
-def test_interop_41_late_packets_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interop_41_late_packets_cost_next_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     encryptor, decryptor = pair(STATELESS)
     packets = [encryptor.encrypt(IPV4, ip_packet(number)) for number in range(2100)]
     assert take(decryptor, packets[0]) == 0
@@ -109,26 +108,35 @@ def test_interop_41_late_packets_cost_nothing(monkeypatch: pytest.MonkeyPatch) -
     def counted(streams: Rc4Keys, key: bytes) -> Callable[[bytes | memoryview], bytes]:
         nonlocal changes
         changes += 1
-        return bytes
+        return original(streams, key)
 
+    original = Rc4Keys.stream
     monkeypatch.setattr(Rc4Keys, "stream", counted)
     late = [take(decryptor, packet) for packet in packets[:2048]]
     assert late == [Drop.TOO_OLD] * 2048
-    assert changes == 0
+    assert changes <= 2048 // 2 + 4 * 4096  # the latter once, for keys that will be wanted anyway
     monkeypatch.undo()
     assert take(decryptor, packets[2048]) == 2048
 
 
-def test_interop_41_far_packets_cost_each_key_once() -> None:
-    """Forged counts, all over the half space, under no known key: they neither move the stream nor rekey it anew."""
+def test_interop_41_far_packets_cost_each_key_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forged counts, of any place in the stream: they neither move it nor rekey it anew."""
+    changes = 0
+
+    def counted(self: KeyChange, key: bytes) -> bytes:
+        nonlocal changes
+        changes += 1
+        return original(self, key)
+
+    original = KeyChange.next
+    monkeypatch.setattr(KeyChange, "next", counted)
     encryptor, decryptor = pair(STATELESS)
     assert take(decryptor, encryptor.encrypt(IPV4, ip_packet(0))) == 0
     dice = random.Random(41)
-    began = time.process_time()
     for _ in range(3000):
-        forged = struct.pack("!H", FLUSHED | ENCRYPTED | 2048) + dice.randbytes(40)
-        assert take(decryptor, forged) is Drop.MALFORMED
-    assert time.process_time() - began < 3  # 2048 keys for each of them would take minutes
+        forged = struct.pack("!H", FLUSHED | ENCRYPTED | dice.randrange(4096)) + dice.randbytes(40)
+        assert isinstance(take(decryptor, forged), Drop)
+    assert changes <= 5 * 4096 + 2  # not that many for each of them
     assert take(decryptor, encryptor.encrypt(IPV4, ip_packet(1))) == 1
 
 
@@ -292,6 +300,19 @@ def test_interop_42_the_place_behind_lost_packets_is_found_without_a_reset(lost:
         number += 5
         if number & 0xFF > 0xFF - 4 * lost - 12:
             break
+
+
+@pytest.mark.parametrize("lost", [2047, 2048, 4095, 4096, 9000, 18_000])
+def test_without_state_a_stream_goes_on_behind_any_loss_that_a_second_brings(lost: int) -> None:
+    encryptor, decryptor = pair(STATELESS)
+    first = real_packet(0, 60)
+    for _ in range(lost):
+        encryptor.encrypt(IPV4, first)
+    packets = [real_packet(number, 60) for number in range(30)]
+    opened = [take(decryptor, encryptor.encrypt(IPV4, packet)) for packet in packets]
+    senseless = [one for one in opened if isinstance(one, Drop)]
+    assert len(senseless) == (0 if lost < 2048 else 7)
+    assert not any(isinstance(one, Drop) for one in opened[len(senseless) :])
 
 
 def test_interop_42_more_lost_packets_and_lost_flag_packets_want_a_reset() -> None:
