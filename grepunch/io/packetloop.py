@@ -16,6 +16,7 @@ import selectors
 import time
 from collections.abc import Callable
 from contextvars import Context
+from itertools import count
 from typing import TypeVarTuple
 
 from grepunch.io.engine.rounds import Rounds
@@ -36,6 +37,8 @@ class _Selector(selectors.EpollSelector):
         self.summoned = False  # asyncio has something to do that it had not when it last asked
         self._failed = failed
         self._readers: dict[int, Callable[[], None]] = {}
+        self._ranks: dict[int, int] = {}
+        self._next_rank = count()
         self._rounds: list[Rounds] = []
         self._epoll = select.epoll()
         self._epoll.register(self.fileno(), select.EPOLLIN)
@@ -45,12 +48,13 @@ class _Selector(selectors.EpollSelector):
         self._rounds.append(rounds)
         for descriptor, reader in rounds.readers.items():
             self._readers[descriptor] = reader
+            self._ranks[descriptor] = next(self._next_rank)
             self._epoll.register(descriptor, select.EPOLLIN)
 
     def leave(self, rounds: Rounds) -> None:
         self._rounds.remove(rounds)
         for descriptor in rounds.readers:
-            del self._readers[descriptor]
+            del self._readers[descriptor], self._ranks[descriptor]
             self._epoll.unregister(descriptor)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -81,6 +85,8 @@ class _Selector(selectors.EpollSelector):
         until = clock() + LONGEST_ROUNDS
         while True:
             last = None
+            if len(ready) > 1:
+                ready.sort(key=self._rank)
             for descriptor, _event in ready:
                 reader = readers.get(descriptor)
                 if reader is None:
@@ -101,6 +107,9 @@ class _Selector(selectors.EpollSelector):
                 ready = poll(LULL if due is None or due - now > LULL else due - now)
                 if not ready:
                     return False
+
+    def _rank(self, ready: tuple[int, int]) -> int:
+        return self._ranks.get(ready[0], -1)
 
     def close(self) -> None:
         self._epoll.close()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from grepunch.io.engine.backlog import MOST_WAITING, Backlog
+import pytest
+
+from grepunch.io.engine.backlog import BUFFER_SIZE, MOST_WAITING, Backlog
 from pptp.errors import Drop
 from tests.engine import kernel
 from tests.engine.kernel import ACK, PSH, UDP, Flow, Train
@@ -52,22 +54,38 @@ def test_nothing_overtakes_its_own_flow() -> None:
 
 def test_what_finds_no_room_is_dropped_and_counted_and_holds_nobody_up() -> None:
     left, right = make_ends("engine", "engine")
-    left.device.waiting += [*[BULK.read()] * (MOST_WAITING + 3), single(PING)]
-    assert arrived(right, left.send()) == [PING, *BULK.packets() * MOST_WAITING]
+    room = MOST_WAITING // len(BULK.read())
+    left.device.waiting += [*[BULK.read()] * (room + 3), single(PING)]
+    assert arrived(right, left.send()) == [PING, *BULK.packets() * room]
     assert left.traffic.drops == {Drop.QUEUE_FULL: 3}
 
 
-def test_what_is_left_for_the_next_batch_is_announced() -> None:
+def test_there_is_room_for_as_many_octets_of_short_trains() -> None:
+    left, right = make_ends("engine", "engine")
+    short = replace(BULK, payload=bytes(1000))
+    room = MOST_WAITING // len(short.read())
+    left.device.waiting += [BULK.read(), *[short.read()] * 300, single(PING)]
+    assert room > 300
+    assert arrived(right, left.send()) == [PING, *BULK.packets(), *short.packets() * 300]
+    assert not left.traffic.drops
+
+
+@pytest.mark.parametrize(("segments", "trains_at_a_time"), [(50, 1), (10, 3)])
+def test_the_other_direction_has_its_turn_after_a_train_or_a_few_short_ones(
+    segments: int, trains_at_a_time: int
+) -> None:
     left, _ = make_ends("engine", "engine")
-    train = Train(Flow(), bytes(50 * 200), 200)
-    assert not left.waits()
-    left.device.waiting += [train.read()] * 5
+    train = Train(Flow(), bytes(segments * 200), 200)
+    left.device.waiting += [train.read()]
     left.pump.tun_readable()
-    assert (len(left.socket.sent_packets), left.device.waiting, left.waits()) == (100, [], True)
+    assert (len(left.socket.sent_packets), left.waits()) == (segments, False)
+    left.device.waiting += [train.read()] * 2 * trains_at_a_time
     left.pump.tun_readable()
-    assert (len(left.socket.sent_packets), left.waits()) == (200, True)
+    sent = (1 + trains_at_a_time) * segments
+    assert (len(left.socket.sent_packets), left.device.waiting, left.waits()) == (sent, [], True)
     left.pump.tun_readable()
-    assert (len(left.socket.sent_packets), left.waits()) == (250, False)
+    sent += trains_at_a_time * segments
+    assert (len(left.socket.sent_packets), left.waits()) == (sent, False)
     left.pump.close()
 
 
@@ -82,16 +100,30 @@ def test_a_flood_of_single_packets_leaves_the_trains_their_turn() -> None:
 
 def test_buffers_are_used_again() -> None:
     backlog = Backlog()
-    first, second = bytearray(100), bytearray(100)
-    given = backlog.put(first, 40, b"a")
+    first, second = bytearray(BUFFER_SIZE), bytearray(BUFFER_SIZE)
+    given = backlog.put(first, 40_000, b"a")
     assert given is not None
-    assert backlog.put(second, 50, b"a") is not None
+    assert given is not first
+    assert backlog.put(second, 50_000, b"a") is not None
     assert (backlog.holds(b"a"), backlog.holds(b"b")) == (True, False)
-    assert backlog.take() == (first, 40, b"a")
+    assert backlog.take() == (first, 40_000, b"a")
     backlog.spare(first)
     assert backlog.holds(b"a")
-    assert backlog.put(given, 60, b"b") is first
+    assert backlog.put(given, 60_000, b"b") is first
     assert [backlog.take().flow for _ in range(2)] == [b"a", b"b"]
     assert not backlog.holds(b"a")
     backlog.close()
+    backlog.close()
+
+
+def test_what_is_short_takes_no_more_room_than_it_has_octets() -> None:
+    backlog = Backlog()
+    buffer = bytearray(BUFFER_SIZE)
+    buffer[:4] = b"abcd"
+    assert backlog.put(buffer, 4, b"a") is buffer
+    buffer[:4] = b"efgh"
+    kept, end, _ = backlog.take()
+    assert (bytes(kept[:end]), len(kept) < 100) == (b"abcd", True)
+    backlog.spare(kept)
+    assert backlog.put(buffer, BUFFER_SIZE, b"a") not in (None, kept)
     backlog.close()

@@ -45,6 +45,33 @@ def test_both_are_served_in_turn_until_nothing_is_left(pairs: list[tuple[socket.
     rounds.close()
 
 
+@pytest.mark.parametrize("factory", [PacketLoop, asyncio.SelectorEventLoop])
+@pytest.mark.parametrize("first_to_come", [0, 1])
+def test_they_are_served_in_the_order_in_which_they_were_given(
+    pairs: list[tuple[socket.socket, socket.socket]],
+    factory: Callable[[], asyncio.AbstractEventLoop],
+    first_to_come: int,
+) -> None:
+    served: list[int] = []
+
+    def reader(number: int) -> None:
+        pairs[number][0].recv(10)
+        served.append(number)
+
+    async def work() -> None:
+        rounds = Rounds({pair[0].fileno(): partial(reader, number) for number, pair in enumerate(pairs)})
+        leave = serve(rounds)
+        for number in (first_to_come, 1 - first_to_come):
+            pairs[number][1].send(b"x")
+        await until_true(lambda: len(served) == 2)
+        leave()
+        rounds.close()
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(work())
+    assert served == [0, 1]
+
+
 def test_an_endless_flood_leaves_time_for_others(pairs: list[tuple[socket.socket, socket.socket]]) -> None:
     calls = 0
 

@@ -1,7 +1,8 @@
 """From the TUN device to the wire: cut, seal into the send slots, hand over in batches.
 
-A batch is packets until the device has no more or ``SLOTS`` frames are made; then it is sent. A single packet waits for
-nothing: neither for the question whether it is the only one, nor for the long trains that came before it.
+A batch is single packets until the device has no more or ``SLOTS`` frames are made, and a train or a few short ones;
+then it is sent. A single packet waits for nothing: neither for the question whether it is the only one, nor for the
+long trains that came before it.
 """
 
 from __future__ import annotations
@@ -61,6 +62,10 @@ _MOST_DROPS = 50
 
 # ours: more than that without a pause in between are no packets one by one
 _MOST_ALONE = 3
+
+# ours, in segments: so many of trains, and then it is the other direction's turn, where a ping's answer may wait. Under
+# four TCP streams a ping takes 5.2 ms with 64, 3.0 with 32 and 2.4 with 16 (579, 563 and 550 Mbit/s)
+_TURN = 24
 
 # ours, in octets: cut and sealed in a tenth of a millisecond
 SHORT_TRAIN = 8192
@@ -305,7 +310,7 @@ class Outbound(Generic[TrafficT]):
                         reading = dropped < _MOST_DROPS
                     continue
                 single = True
-            elif not waiting or (taken >= SLOTS and served):
+            elif not waiting or (taken >= _TURN and served):
                 return
             else:
                 if single:
@@ -344,7 +349,7 @@ class Outbound(Generic[TrafficT]):
                     yield at, stop
                 if at_once and not served:
                     return
-                reading = taken < SLOTS
+                reading = taken < _TURN
                 continue
             if end - PACKET + PREFIX > _LARGEST_PLAINTEXT:
                 route.traffic.drops[Drop.TOO_BIG] += 1

@@ -25,8 +25,9 @@ class Rounds:
         pause: Callable[[], None] = lambda: None,
         settle: Callable[[], None] = lambda: None,
     ) -> None:
-        """``readers`` by descriptor, one maybe for several. ``pause`` is called when there is nothing more at the
-        moment, ``settle`` at the end of a wake-up."""
+        """``readers`` by descriptor, one maybe for several; where there is something for more than one, they are served
+        in this order. ``pause`` is called when there is nothing more at the moment, ``settle`` at the end of a wake-up.
+        """
         self.readers = dict(readers)
         self.pause = pause
         self.settle = settle
@@ -42,10 +43,10 @@ class Rounds:
         """Serve whoever has something, until nobody has."""
         poll, readers = self._epoll.poll, self.readers
         for _ in range(MOST_ROUNDS):
-            ready = poll(0)
+            ready = dict(poll(0))
             if not ready:
                 break
-            for reader in dict.fromkeys(readers[descriptor] for descriptor, _event in ready):
+            for reader in dict.fromkeys(reader for descriptor, reader in readers.items() if descriptor in ready):
                 reader()
         self.pause()
         self.settle()
