@@ -228,7 +228,7 @@ class Lab:
         plans = {"a": a, "b": b, "c": c}
         self._nodes: list[Node] = []
         self._wiring = _Wiring()
-        self.directory = logs / str(1 + sum(1 for path in logs.iterdir() if path.name.isdigit()))
+        self.directory = _new_folder(logs)
         self.wan = self._node("wan")
         self.meet = self._node("meet")
         self.sides: dict[str, Side] = {
@@ -388,7 +388,6 @@ class Lab:
             *(f"address add {address}/{length} dev eth0" for address in MEET_ADDRESSES),
             f"route add default via {MEET_NETWORK[1]}",
         )
-        self.directory.mkdir()
         batch = [f"netns add {node.name}" for node in self._nodes]
         batch += [f"link add name lan netns {node} type bridge" for node in wiring.bridges]
         for (one, one_end), (other, other_end) in wiring.links:
@@ -448,6 +447,19 @@ class Lab:
             self._ip_batch(f"netns delete {node.name}" for node in self._nodes)
         except LabError as error:  # a half-built lab has fewer namespaces; the sandbox takes the rest with it
             print(f"lab: {error}", file=sys.stderr)
+
+
+def _new_folder(logs: Path) -> Path:
+    """The next numbered folder of ``logs``, made here: sandboxes side by side may keep their files at one place."""
+    number = 1
+    while True:
+        folder = logs / str(number)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
 
 
 def _host_number(network: IPv4Network) -> int:
