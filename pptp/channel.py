@@ -11,10 +11,10 @@ Two kinds of numbers are kept honest:
   once where there is none. How long depends on what waiting was good for: each time nothing comes it is halved, and
   it is twice what a late packet took at least; so on a line that loses packets one loss does not hold up all the
   others for long, and on one that delays some none is lost. A number further away starts a *branch*: it is dropped as
-  long as the stream itself is alive, carries frames once that has been silent for ``BRANCH_SILENCE`` or for
-  ``BRANCH_RUN`` numbers in a row, gives way at the first frame of the stream, and replaces it after as long a life,
-  at most ``BRANCH_TRUST``. So a forged number costs a live stream nothing, and a peer that really jumped, or a flood
-  that overran our buffer, loses a moment.
+  long as the stream itself is alive, carries frames once that has been silent for ``BRANCH_SILENCE``, or after
+  ``BRANCH_RUN`` numbers in a row at most ``FLOOD_LIMIT`` ahead, gives way at the first frame of the stream, and
+  replaces it after as long a life, at most ``BRANCH_TRUST``. So a forged number costs a live stream nothing, and a
+  peer that really jumped, or a flood that overran our buffer, loses a moment.
 * **Window.** Deviation: sections 4.2 and 4.2.4 would hold frames back when the peer does not acknowledge. Some
   peers never send an acknowledgement of their own (the Linux kernel), and what is tunnelled has its own congestion
   control; so window and adaptive time-out are computed as the RFC says, for status, and nothing waits for them.
@@ -63,6 +63,8 @@ JUMP_LIMIT = 300
 BRANCH_SILENCE = 1.0
 # ours, because a flood that overruns our buffer brings more in a row, of which a second's would be thousands
 BRANCH_RUN = 32
+# ours, because no buffer is overrun by more at once, and a forger has to hit one of 130,000 such places
+FLOOD_LIMIT = 32768
 # ours, because no peer that is still there keeps silent so long: its own keepalives are more frequent
 BRANCH_TRUST = 120.0
 # ours, because adaptive time-outs in the field are 0.1 s at least, and one packet for many is enough
@@ -265,9 +267,14 @@ class _Order:
 
     def _came_too_late(self, sequence: int, now: float) -> None:
         """A packet that is behind: learn from it if it was given up, and not only sent twice."""
-        for first, count, since in self._gaps:
-            if 0 <= difference(sequence, first) < count:
+        for gap in self._gaps:
+            first, count, since = gap
+            before = difference(sequence, first)
+            if 0 <= before < count:
                 self._was_late(now - since)
+                self._gaps.remove(gap)  # a copy that comes later still teaches nothing; the rest of the gap does
+                rest = (first, before, since), (increment(sequence), count - before - 1, since)
+                self._gaps.extend(part for part in rest if part[1])
                 return
 
     def _was_late(self, lateness: float) -> None:
@@ -281,7 +288,7 @@ class _Order:
         while (since := self._missing_since()) is not None and since + self.wait <= now:
             frames += self._skip()
             self._lateness *= _LATENESS_KEPT
-            self.wait = max(self.wait / 2, 2 * self._lateness, min(SHORTEST_WAIT, self._longest_wait))
+            self.wait = min(self._longest_wait, max(self.wait / 2, 2 * self._lateness, SHORTEST_WAIT))
         return frames
 
     def _skip(self) -> list[Frame]:
@@ -310,7 +317,8 @@ class _Order:
         branch.expected = increment(sequence)
         branch.run = 1 if ahead else branch.run + 1
         if branch.carried_since is None:
-            if branch.run < BRANCH_RUN and now - self._heard_at < BRANCH_SILENCE:
+            flood = branch.run >= BRANCH_RUN and 0 < difference(sequence, self._expected) <= FLOOD_LIMIT
+            if not flood and now - self._heard_at < BRANCH_SILENCE:
                 return Drop.SEQUENCE_JUMP
             branch.carried_since = now
         if now - branch.carried_since >= min(BRANCH_TRUST, self._heard_at - self._begun_at):

@@ -13,6 +13,7 @@ from pptp.channel import (
     BRANCH_RUN,
     BRANCH_SILENCE,
     BRANCH_TRUST,
+    FLOOD_LIMIT,
     JUMP_LIMIT,
     REORDER_TIMEOUT,
     SHORTEST_WAIT,
@@ -134,6 +135,42 @@ def test_what_came_twice_was_not_late() -> None:
     assert lose_one(target, 17, now=11.0) == pytest.approx(SHORTEST_WAIT)
     assert receive(target, 1, now=30.0) == []  # later than anybody waits
     assert lose_one(target, 19, now=31.0) == pytest.approx(SHORTEST_WAIT)
+
+
+def test_one_that_comes_again_and_again_teaches_once() -> None:
+    """A copy of one packet must not hold up all that are lost after it."""
+    target = channel(acknowledge=False)
+    receive(target, 0)
+    for number in range(8):
+        lose_one(target, 1 + 2 * number, now=float(number))
+    assert receive(target, 18, 19, now=10.0) == []
+    target.handle_timeout(10.0 + SHORTEST_WAIT)
+    assert target.events() == [b"frame 18", b"frame 19"]
+    for late in (0.02, 0.1, 0.2, 0.29):
+        assert receive(target, 17, now=10.0 + late) == []
+    assert lose_one(target, 20, now=11.0) == pytest.approx(0.04)
+
+
+def test_each_of_several_that_are_late_teaches() -> None:
+    target = channel(acknowledge=False)
+    receive(target, 0)
+    for number in range(8):
+        lose_one(target, 1 + 2 * number, now=float(number))
+    assert receive(target, 20, now=10.0) == []
+    target.handle_timeout(10.0 + SHORTEST_WAIT)
+    assert target.events() == [b"frame 20"]
+    for sequence, late in ((18, 0.02), (17, 0.05), (19, 0.08), (18, 0.2)):  # the last one has come before
+        assert receive(target, sequence, now=10.0 + late) == []
+    assert lose_one(target, 21, now=11.0) == pytest.approx(0.16)
+
+
+def test_nothing_is_waited_for_longer_than_was_set() -> None:
+    target = channel(acknowledge=False)
+    receive(target, 0)
+    assert lose_one(target, 1, now=0.0) == pytest.approx(REORDER_TIMEOUT)
+    assert receive(target, 1, now=REORDER_TIMEOUT - 0.001) == []  # as late as can be
+    waits = [lose_one(target, 3 + 2 * number, now=1.0 + number) for number in range(3)]
+    assert waits == pytest.approx([REORDER_TIMEOUT] * 3)
 
 
 def test_a_wait_that_is_set_shorter_stays_so() -> None:
@@ -289,11 +326,13 @@ def test_a_forger_who_speaks_first_is_forgotten_after_a_second() -> None:
     assert receive(target, 3_000_001, now=1.2) == []
 
 
-def follow(target: Channel, start: float, step: float, count: int) -> list[tuple[float, int]]:
-    """A peer that jumped to a million at ``start``, one frame each ``step`` seconds: what came up and when."""
+def follow(
+    target: Channel, start: float, step: float, count: int, *, first: int = 1_000_000
+) -> list[tuple[float, int]]:
+    """A peer that jumped to ``first`` at ``start``, one frame each ``step`` seconds: what came up and when."""
     return [
         (now, sequence)
-        for now, number in ((start + index * step, 1_000_000 + index) for index in range(count))
+        for now, number in ((start + index * step, increment(first, index)) for index in range(count))
         for sequence in receive(target, number, now=now)
     ]
 
@@ -311,8 +350,19 @@ def test_a_peer_that_jumped_is_followed_after_a_second_of_silence() -> None:
 def test_a_flood_that_overran_the_buffer_is_followed_after_a_few_packets() -> None:
     target = channel(acknowledge=False)
     receive(target, 0, now=30.0)
-    came = follow(target, 30.001, 0.0001, 100)
-    assert [sequence for _, sequence in came] == list(range(1_000_000 + BRANCH_RUN - 1, 1_000_100))
+    came = follow(target, 30.001, 0.0001, 100, first=10_000)
+    assert [sequence for _, sequence in came] == list(range(10_000 + BRANCH_RUN - 1, 10_100))
+
+
+@pytest.mark.parametrize(
+    "first", [FLOOD_LIMIT + 2, 1_000_000, 0x7FFFFFFF, 0x80000000, increment(0, -FLOOD_LIMIT), increment(0, -1000)]
+)
+def test_a_forger_of_many_in_a_row_is_not_taken_for_a_flood_that_overran_it(first: int) -> None:
+    """No flood brings so many at once, and none goes back."""
+    target = channel(acknowledge=False)
+    receive(target, 0, now=30.0)
+    assert follow(target, 30.001, 0.0001, 4 * BRANCH_RUN, first=first) == []
+    assert receive(target, 1, now=30.02) == [1]
 
 
 def test_a_forger_of_many_packets_gives_way_to_the_stream() -> None:
@@ -320,10 +370,10 @@ def test_a_forger_of_many_packets_gives_way_to_the_stream() -> None:
     receive(target, 0, now=30.0)
     for number in range(1, 10):
         now = 30.0 + number * BRANCH_SILENCE / 2
-        assert follow(target, now, 0.0001, BRANCH_RUN - 1) == []
+        assert follow(target, now, 0.0001, BRANCH_RUN - 1, first=10_000) == []
         assert receive(target, number, now=now + BRANCH_SILENCE / 4) == [number]
     now += BRANCH_SILENCE / 2
-    assert len(follow(target, now, 0.0001, 2 * BRANCH_RUN)) == BRANCH_RUN + 1
+    assert len(follow(target, now, 0.0001, 2 * BRANCH_RUN, first=10_000)) == BRANCH_RUN + 1
     assert receive(target, 10, now=now + BRANCH_SILENCE / 4) == [10]
 
 
