@@ -178,12 +178,9 @@ class MppeDecryptor:
         if not flushed and (self._stateless or count & _FLAG == _FLAG):
             raise DropError(Drop.MALFORMED, f"MPPE count {count:03x} without bit A")
         body = packet[_HEADER.size :]
-        inner = self._open_rounds_ahead(body, ahead) if self._senseless % _SENSELESS == _SENSELESS - 1 else None
-        if inner is not None:
-            pass
-        elif ahead < 0:
-            self._senseless += self._stateless
-            raise DropError(Drop.TOO_OLD, f"MPPE count {count:03x}, expected {self._count:03x}")
+        inner = None
+        if ahead < 0:
+            pass  # late, unless it is rounds ahead
         elif self._stateless:
             inner = self._open_anew(body, ahead + 1, ahead + 1)
         elif flushed:
@@ -196,8 +193,12 @@ class MppeDecryptor:
                 raise DropError(Drop.SEQUENCE_JUMP, f"{ahead} MPPE packets are missing")
         else:
             inner = self._open_next(body)
+        if inner is None and self._senseless % _SENSELESS == _SENSELESS - 1:
+            inner = self._open_rounds_ahead(body, ahead)
         if inner is None:
             self._senseless += self._stateless
+            if ahead < 0:
+                raise DropError(Drop.TOO_OLD, f"MPPE count {count:03x}, expected {self._count:03x}")
             raise DropError(Drop.MALFORMED, "MPPE packet that decrypts to no IP packet")
         self._senseless = 0
         self._count = count + 1 & _COUNT_MASK

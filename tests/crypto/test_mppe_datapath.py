@@ -315,6 +315,18 @@ def test_without_state_a_stream_goes_on_behind_any_loss_that_a_second_brings(los
     assert not any(isinstance(one, Drop) for one in opened[len(senseless) :])
 
 
+@pytest.mark.parametrize("forged", range(1, 20))
+def test_a_packet_that_opens_is_not_looked_for_elsewhere(monkeypatch: pytest.MonkeyPatch, forged: int) -> None:
+    """Forged ones before it must not make it cost the keys of a few rounds of the count."""
+    encryptor, decryptor = pair(STATELESS)
+    dice = random.Random(42)
+    assert take(decryptor, encryptor.encrypt(IPV4, ip_packet(0))) == 0
+    for _ in range(forged):
+        take(decryptor, struct.pack("!H", FLUSHED | ENCRYPTED | 1) + dice.randbytes(40))
+    monkeypatch.setattr(MppeDecryptor, "_open_rounds_ahead", None)
+    assert take(decryptor, encryptor.encrypt(IPV4, ip_packet(1))) == 1
+
+
 def test_interop_42_more_lost_packets_and_lost_flag_packets_want_a_reset() -> None:
     encryptor, decryptor = pair(STATEFUL)
     assert decryptor.decrypt(encryptor.encrypt(IPV4, real_packet(0, 60)))
