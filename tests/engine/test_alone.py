@@ -101,6 +101,18 @@ def test_a_packet_alone_is_judged_as_one_of_many() -> None:
     assert len(right.machine.opened) == 2  # the machine has been asked
 
 
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_packet_shorter_than_its_header_is_not_made_whole_with_the_one_before(loop: str) -> None:
+    """Whoever may write to the interface with a packet socket can make such ones."""
+    left, _ = make_ends(loop, loop)
+    offer(left, PACKET)
+    assert len(left.send()) == 1
+    for size in range(1, 20):
+        offer(left, PACKET[:size])
+        assert left.send() == []
+    assert left.pump.drops == {Drop.MALFORMED: 19}
+
+
 def test_a_packet_without_elision_is_not_taken_for_one_with_it() -> None:
     left, right = make_ends("engine", "engine", elides=False)
     packet = Flow().packet(b"x" * 60, partial=False)

@@ -167,7 +167,12 @@ class Outbound(Generic[TrafficT]):
         flags, gso_type, _, _, start, offset, first, fragment, kind, destination = _START.unpack_from(buffer)
         known, route, lane, numbers = latest
         size = end - PACKET + PREFIX
-        if gso_type or first != _PLAIN_IPV4 or destination != known or size > _LARGEST_PLAINTEXT:
+        if (
+            gso_type
+            or first != _PLAIN_IPV4
+            or destination != known
+            or not PREFIX + _IPV4_SIZE <= size <= _LARGEST_PLAINTEXT
+        ):
             return False
         pair, traffic, elided = route.pair, route.traffic, flags & NEEDS_CSUM
         if elided:
