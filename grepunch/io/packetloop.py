@@ -131,6 +131,11 @@ class PacketLoop(asyncio.SelectorEventLoop):
         """Call it no more."""
         self._packets.leave(rounds)
 
+    def stop(self) -> None:
+        """As any loop's."""
+        self._packets.summoned = True
+        super().stop()
+
     def call_soon(
         self,
         callback: Callable[[*_Arguments], object],

@@ -72,6 +72,35 @@ def test_they_are_served_in_the_order_in_which_they_were_given(
     assert served == [0, 1]
 
 
+@pytest.mark.parametrize("factory", [PacketLoop, asyncio.SelectorEventLoop])
+def test_one_with_two_descriptors_has_its_turn_once(factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    made = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(3)]
+    own, other, also_own = (pair[0] for pair in made)
+    turns: list[str] = []
+
+    def take(name: str, *sockets: socket.socket) -> None:
+        turns.append(name)
+        for one in sockets:
+            one.recv(10)
+
+    async def work() -> None:
+        both = partial(take, "both", own, also_own)
+        rounds = Rounds({own.fileno(): both, also_own.fileno(): both, other.fileno(): partial(take, "other", other)})
+        leave = serve(rounds)
+        for pair in made:
+            pair[1].send(b"x")
+        await until_true(lambda: len(turns) == 2)
+        leave()
+        rounds.close()
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(work())
+    assert turns == ["both", "other"]
+    for pair in made:
+        for one in pair:
+            one.close()
+
+
 def test_an_endless_flood_leaves_time_for_others(pairs: list[tuple[socket.socket, socket.socket]]) -> None:
     calls = 0
 
@@ -219,6 +248,23 @@ def test_a_reader_that_calls_for_asyncio_is_heard_at_once(wakes: Wakes) -> None:
     with asyncio.Runner(loop_factory=PacketLoop) as runner:
         seen = [what for what in runner.run(work()) if what != "pause"]
     assert seen == ["a", "settled", "called", "b", "settled", "called"]
+
+
+def test_a_reader_may_stop_the_loop(wakes: Wakes) -> None:
+    loop = PacketLoop()
+    wakes.on_packet = loop.stop
+    rounds = Rounds({wakes.here.fileno(): wakes.read})
+    loop.serve(rounds)
+    late = loop.call_later(5, wakes.seen.append, "stopped too late")
+    late_stop = loop.call_later(5, loop.stop)
+    wakes.there.send(b"a")
+    loop.run_forever()
+    assert wakes.seen == ["a"]
+    late.cancel()
+    late_stop.cancel()
+    loop.leave(rounds)
+    rounds.close()
+    loop.close()
 
 
 def test_a_flood_holds_up_neither_timers_nor_what_is_noted(wakes: Wakes) -> None:
